@@ -1,0 +1,2 @@
+//! The `flowradar` command.
+fn main() {}

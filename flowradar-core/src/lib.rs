@@ -1,0 +1,5 @@
+//! FlowRadar core.
+#![no_std]
+extern crate alloc;
+pub mod key;
+pub use key::{FlowKey, FlowKeyV4, FlowKeyV6, KeyKind, KeyWords};
