@@ -1,0 +1,162 @@
+//! SingleDecode: the flows and counters of one switch from one flowset.
+//!
+//! A cell whose FlowCount is one is *pure*: its FlowXOR is a flow's key and its PacketCount the
+//! flow's counter. The flow is taken out of all its cells, which makes others pure, until none is
+//! left (NSDI 2016 §4.1). A candidate is taken only if its key hashes to the cell it was found in and
+//! is in the flow filter.
+//!
+//! # When is a counter exact?
+//!
+//! A flow-filter false positive (a *hidden flow*) adds its packets to k cells that do not know it.
+//! Peeling would pass that on as a wrong counter. So counters are called exact only after a proof:
+//!
+//! 1. *Conservation*: the PacketCounts of every subtable have the same sum, and it is the number of
+//!    packets observed where the switch reports that; likewise FlowCount and new flows.
+//! 2. *Every other equation holds*: a flow's counter comes from its pivot, the cell it was found in. The
+//!    other cells were not used, and must come out at zero once all their flows are known.
+//! 3. *Nothing could hide*: an error in a pivot spreads to the flow's other cells, which are either
+//!    checked (2) or pivots of flows found later. In a table that decodes fully every error ends in a
+//!    checked cell. In one that does not, an error can vanish among unknown flows; then the expected
+//!    number of hidden flows all of whose cells are blind must be below
+//!    [`UNDETECTED_HIDDEN_FLOWS_MAX`].
+//!
+//! If the proof fails, every counter of the flowset is unresolved, with bounds. (The collector may
+//! still resolve them with the help of other switches.)
+
+mod peel;
+mod proof;
+
+use alloc::vec::Vec;
+
+pub use peel::{Leftover, PeelTable, Peeled, cells_of};
+pub use proof::{Proof, UNDETECTED_HIDDEN_FLOWS_MAX};
+
+use crate::counter::{Counter, CounterStatus};
+use crate::flowset::Flowset;
+use crate::key::{FlowKey, KeyKind};
+use proof::Column;
+
+/// A flowset has another kind of flow key than was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the flowset has {found} flow keys, not {wanted}")]
+pub struct WrongKeyKind {
+    /// Kind in the flowset.
+    pub found: KeyKind,
+    /// Kind asked for.
+    pub wanted: KeyKind,
+}
+
+impl WrongKeyKind {
+    fn check<K: FlowKey>(found: KeyKind) -> Result<(), Self> {
+        let wanted = K::KIND;
+        if found == wanted {
+            Ok(())
+        } else {
+            Err(Self { found, wanted })
+        }
+    }
+}
+
+/// A decoded flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodedFlow<K> {
+    /// The flow.
+    pub key: K,
+    /// Its packets.
+    pub packets: Counter,
+    /// Its bytes from the IP header on, where the switch counts bytes.
+    pub bytes: Option<Counter>,
+}
+
+/// What SingleDecode found, and what it did not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SingleDecode<K> {
+    /// The flows, in the order they were found.
+    pub flows: Vec<DecodedFlow<K>>,
+    /// What is left in the table.
+    pub leftover: Leftover,
+    /// Whether the packet counters are proved, or why not.
+    pub packets_proof: Proof,
+    /// Whether the byte counters are proved, or why not, where the switch counts bytes.
+    pub bytes_proof: Option<Proof>,
+}
+
+impl<K> SingleDecode<K> {
+    /// Whether every flow was found and every counter is exact.
+    pub fn is_complete(&self) -> bool {
+        self.leftover.cells == 0
+            && self.flows.iter().all(|flow| {
+                flow.packets.is_exact() && flow.bytes.is_none_or(|bytes| bytes.is_exact())
+            })
+    }
+}
+
+/// Decodes one flowset on its own. O(cells + flows) time and memory.
+///
+/// # Errors
+/// If the flowset has another kind of flow key than `K`. Whatever else is wrong with the contents is
+/// not an error but part of the outcome.
+///
+/// See [`crate::Encoder`] for an example.
+pub fn single_decode<K: FlowKey, B: AsRef<[u8]>>(
+    flowset: &Flowset<B>,
+) -> Result<SingleDecode<K>, WrongKeyKind> {
+    let mut table = PeelTable::<K>::new(flowset)?;
+    let expected = flowset.header().totals.map_or(0, |totals| totals.new_flows);
+    // Not more than cells: the number of flows is the report's word.
+    let mut peeled = Vec::with_capacity((expected as usize).min(flowset.layout().table().cells()));
+    table.peel(|flow| peeled.push(flow));
+
+    let pivots = proof::Pivots::new(flowset.layout(), &peeled);
+    let packets = Column::of_packets(flowset, &table, &peeled);
+    let packets_proof = packets.prove(flowset, &table, &peeled, &pivots);
+    let bytes = Column::of_bytes(flowset, &peeled);
+    let bytes_proof = bytes
+        .as_ref()
+        .map(|bytes| bytes.prove(flowset, &table, &peeled, &pivots));
+
+    let packet_bounds = (packets_proof != Proof::Proved || packets.has_open())
+        .then(|| proof::Bounds::of_packets(flowset));
+    let byte_bounds = match (&bytes, bytes_proof) {
+        (Some(bytes), Some(proof)) if proof != Proof::Proved || bytes.has_open() => {
+            proof::Bounds::of_bytes(flowset)
+        }
+        _ => None,
+    };
+    let counter = |column: &Column, proof: Proof, bounds: Option<&proof::Bounds>, index: usize| {
+        let value = column.value(index);
+        match (value, proof) {
+            (Some(value), Proof::Proved) => Counter::exact(value.max(0) as u64),
+            _ => {
+                let (least, most) = bounds.map_or((0, u64::MAX), |bounds| {
+                    bounds.of(flowset.layout(), &peeled[index].key)
+                });
+                Counter {
+                    value: (value.unwrap_or(0).max(0) as u64).clamp(least, most.max(least)),
+                    status: CounterStatus::Unresolved {
+                        least,
+                        most: most.max(least),
+                    },
+                }
+            }
+        }
+    };
+    let flows = peeled
+        .iter()
+        .enumerate()
+        .map(|(index, flow)| DecodedFlow {
+            key: flow.key,
+            packets: counter(&packets, packets_proof, packet_bounds.as_ref(), index),
+            bytes: bytes
+                .as_ref()
+                .zip(bytes_proof)
+                .map(|(bytes, proof)| counter(bytes, proof, byte_bounds.as_ref(), index)),
+        })
+        .collect();
+    Ok(SingleDecode {
+        flows,
+        leftover: table.leftover(),
+        packets_proof,
+        bytes_proof,
+    })
+}

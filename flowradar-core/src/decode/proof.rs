@@ -1,0 +1,318 @@
+//! Whether decoded counters are proved by their switch's own equations.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use bitvec::vec::BitVec;
+
+use super::peel::{PeelTable, Peeled, cells_of};
+use crate::flowset::Flowset;
+use crate::key::FlowKey;
+use crate::layout::Layout;
+
+/// Most hidden flows expected to go undetected in a flowset whose counters are called exact.
+pub const UNDETECTED_HIDDEN_FLOWS_MAX: f64 = 1e-9;
+
+/// Outcome of the attempt to prove the counters of one column (packets or bytes) of a flowset.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Proof {
+    /// Some equations fail: flow-filter false positives counted in cells that do not know them, or
+    /// the report is damaged.
+    HiddenFlows {
+        /// Equations that fail.
+        unsatisfied_cells: usize,
+    },
+    /// Sums that must agree do not: the report is damaged, or was read while it changed.
+    NotConserved {
+        /// Subtable whose sum differs.
+        subtable: usize,
+        /// Its sum.
+        sum: u64,
+        /// Sum that it should have: the switch's total, or else that of the first subtable.
+        expected: u64,
+    },
+    /// Every counter that is known is proved.
+    Proved,
+    /// All equations that can be checked hold, but too few can: with this many flows unknown, a
+    /// hidden flow could go unnoticed.
+    TooFewEquations {
+        /// Expected number of hidden flows that would go unnoticed.
+        undetected_hidden_flows: f64,
+    },
+}
+
+/// Marks a value or residual that a saturated cell leaves open.
+const OPEN: i64 = 1 << 60;
+
+/// Which cells a flow was found in.
+#[derive(Debug)]
+pub(super) struct Pivots(BitVec);
+
+impl Pivots {
+    pub(super) fn new<K>(layout: &Layout, peeled: &[Peeled<K>]) -> Self {
+        let mut pivots = BitVec::repeat(false, layout.table().cells());
+        for flow in peeled {
+            pivots.set(flow.pivot as usize, true);
+        }
+        Self(pivots)
+    }
+}
+
+/// The packets or the bytes of all flows and cells.
+#[derive(Debug)]
+pub(super) struct Column {
+    /// Of each flow, in the order of peeling; [`OPEN`] if unknown.
+    values: Vec<i64>,
+    /// Of each cell, after all flows found were taken out; [`OPEN`] or more if unknown.
+    left: Vec<i64>,
+    /// Of each subtable, before; `None` if a cell was saturated.
+    sums: Vec<Option<u64>>,
+    /// Total that the switch states.
+    total: Option<u64>,
+    /// Lowest value that a flow can have.
+    least: i64,
+}
+
+impl Column {
+    pub(super) fn of_packets<K: FlowKey, B: AsRef<[u8]>>(
+        flowset: &Flowset<B>,
+        table: &PeelTable<'_, K>,
+        peeled: &[Peeled<K>],
+    ) -> Self {
+        let layout = flowset.layout().table();
+        let counts = flowset.packet_counts().map(u64::from);
+        let saturated = layout.widths().packet_count_saturated() as u64;
+        Self {
+            values: peeled
+                .iter()
+                .map(|flow| flow.packets.unwrap_or(OPEN))
+                .collect(),
+            left: (0..layout.cells())
+                .map(|cell| table.packets_left(cell).unwrap_or(OPEN))
+                .collect(),
+            sums: subtable_sums(counts, layout.subtable_cells(), saturated),
+            total: flowset.header().totals.map(|totals| totals.packets),
+            least: 1,
+        }
+    }
+
+    /// Replays the peeling on ByteCount. None if the switch does not count bytes.
+    pub(super) fn of_bytes<K: FlowKey, B: AsRef<[u8]>>(
+        flowset: &Flowset<B>,
+        peeled: &[Peeled<K>],
+    ) -> Option<Self> {
+        let layout = flowset.layout();
+        let saturated = layout.table().widths().byte_count_saturated();
+        let mut left: Vec<i64> = flowset
+            .byte_counts()?
+            .map(|count| {
+                if count == saturated {
+                    OPEN
+                } else {
+                    count as i64
+                }
+            })
+            .collect();
+        let values = peeled
+            .iter()
+            .map(|flow| {
+                let value = match left[flow.pivot as usize] {
+                    open if open >= OPEN / 2 => OPEN,
+                    value => value,
+                };
+                for &cell in &cells_of(layout, &flow.key)[..layout.table().hashes()] {
+                    let left = &mut left[cell as usize];
+                    *left = if value == OPEN { OPEN } else { *left - value };
+                }
+                value
+            })
+            .collect();
+        let counts = flowset.byte_counts()?;
+        Some(Self {
+            values,
+            left,
+            sums: subtable_sums(counts, layout.table().subtable_cells(), saturated),
+            total: flowset.header().totals.map(|totals| totals.bytes),
+            least: 0,
+        })
+    }
+
+    /// The value of a flow; none if a saturated cell leaves it open.
+    pub(super) fn value(&self, flow: usize) -> Option<i64> {
+        Some(self.values[flow]).filter(|&value| value < OPEN / 2)
+    }
+
+    /// Whether some value is open.
+    pub(super) fn has_open(&self) -> bool {
+        self.values.iter().any(|&value| value >= OPEN / 2)
+    }
+
+    pub(super) fn prove<K: FlowKey, B: AsRef<[u8]>>(
+        &self,
+        flowset: &Flowset<B>,
+        table: &PeelTable<'_, K>,
+        peeled: &[Peeled<K>],
+        pivots: &Pivots,
+    ) -> Proof {
+        if let Some(not_conserved) = self.conserve(flowset) {
+            return not_conserved;
+        }
+        let impossible = self.values.iter().filter(|&&value| value < self.least);
+        let mut unsatisfied_cells = impossible.count();
+        // Whether an error in the cell would have been noticed.
+        let mut seen: BitVec = BitVec::repeat(false, self.left.len());
+        let mut all_checked = true;
+        for (cell, &left) in self.left.iter().enumerate() {
+            let checked = table.is_known(cell) && left < OPEN / 2;
+            all_checked &= checked;
+            if checked && !pivots.0[cell] {
+                seen.set(cell, true);
+                unsatisfied_cells += usize::from(left != 0);
+            }
+        }
+        if unsatisfied_cells > 0 {
+            return Proof::HiddenFlows { unsatisfied_cells };
+        }
+        if all_checked {
+            // Every error ends in a cell that was checked (module documentation, 3).
+            return Proof::Proved;
+        }
+        let undetected_hidden_flows = undetected_hidden_flows(flowset, peeled, seen);
+        if undetected_hidden_flows <= UNDETECTED_HIDDEN_FLOWS_MAX {
+            Proof::Proved
+        } else {
+            Proof::TooFewEquations {
+                undetected_hidden_flows,
+            }
+        }
+    }
+
+    /// Every packet is counted in one cell of each subtable, and every new flow too.
+    fn conserve<B: AsRef<[u8]>>(&self, flowset: &Flowset<B>) -> Option<Proof> {
+        let widths = flowset.layout().table().widths();
+        let flow_sums = subtable_sums(
+            flowset.flow_counts().map(u64::from),
+            flowset.layout().table().subtable_cells(),
+            widths.flow_count_saturated() as u64,
+        );
+        let new_flows = flowset.header().totals.map(|totals| totals.new_flows);
+        differing_sum(&self.sums, self.total).or_else(|| differing_sum(&flow_sums, new_flows))
+    }
+}
+
+/// Expected number of hidden flows that no equation would have noticed. `seen` marks the cells where
+/// an error shows at once.
+fn undetected_hidden_flows<K: FlowKey, B: AsRef<[u8]>>(
+    flowset: &Flowset<B>,
+    peeled: &[Peeled<K>],
+    mut seen: BitVec,
+) -> f64 {
+    let layout = flowset.layout();
+    let hashes = layout.table().hashes();
+    // Backwards: the other cells of a flow are checked, or pivots of flows found later.
+    for flow in peeled.iter().rev() {
+        let cells = cells_of(layout, &flow.key);
+        let spreads = cells[..hashes]
+            .iter()
+            .any(|&cell| cell != flow.pivot && seen[cell as usize]);
+        if spreads {
+            seen.set(flow.pivot as usize, true);
+        }
+    }
+    let subtable_cells = layout.table().subtable_cells() as usize;
+    let blind: f64 = seen
+        .chunks_exact(subtable_cells)
+        .map(|subtable| subtable.count_zeros() as f64 / subtable_cells as f64)
+        .product();
+    let recorded = flowset
+        .flow_counts()
+        .take(subtable_cells)
+        .map(u64::from)
+        .sum::<u64>() as f64;
+    let probability = flowset.filter().false_positive_probability();
+    // Of all flows that came, at most this share was taken for known; the others are recorded.
+    let hidden = if probability < 1.0 {
+        recorded * probability / (1.0 - probability)
+    } else {
+        f64::INFINITY
+    };
+    if blind == 0.0 { 0.0 } else { hidden * blind }
+}
+
+/// Bounds that hold for a counter whatever else is unknown: a hidden flow only ever adds to a cell.
+#[derive(Debug)]
+pub(super) struct Bounds {
+    /// Of each cell: the highest value that one flow in it can have.
+    most: Vec<u64>,
+    least: u64,
+}
+
+impl Bounds {
+    pub(super) fn of_packets<B: AsRef<[u8]>>(flowset: &Flowset<B>) -> Self {
+        let saturated = flowset.layout().table().widths().packet_count_saturated();
+        let most = flowset
+            .packet_counts()
+            .zip(flowset.flow_counts())
+            .map(|(packets, flows)| {
+                if packets == saturated {
+                    u64::MAX
+                } else {
+                    // Every other flow in the cell has a packet at least.
+                    (packets as u64).saturating_sub((flows as u64).saturating_sub(1))
+                }
+            })
+            .collect();
+        Self { most, least: 1 }
+    }
+
+    pub(super) fn of_bytes<B: AsRef<[u8]>>(flowset: &Flowset<B>) -> Option<Self> {
+        let saturated = flowset.layout().table().widths().byte_count_saturated();
+        let most = flowset
+            .byte_counts()?
+            .map(|bytes| if bytes == saturated { u64::MAX } else { bytes })
+            .collect();
+        Some(Self { most, least: 0 })
+    }
+
+    /// Lowest and highest value of a flow's counter.
+    pub(super) fn of<K: FlowKey>(&self, layout: &Layout, key: &K) -> (u64, u64) {
+        let most = cells_of(layout, key)[..layout.table().hashes()]
+            .iter()
+            .map(|&cell| self.most[cell as usize])
+            .min();
+        (self.least, most.unwrap_or(u64::MAX))
+    }
+}
+
+/// The sum of each subtable, or none where a cell is saturated.
+fn subtable_sums(
+    counts: impl Iterator<Item = u64>,
+    subtable_cells: u32,
+    saturated: u64,
+) -> Vec<Option<u64>> {
+    let mut sums = vec![];
+    let mut open = false;
+    let mut sum = 0;
+    for (cell, count) in counts.enumerate() {
+        open |= count == saturated;
+        sum += count;
+        if (cell + 1) % subtable_cells as usize == 0 {
+            sums.push((!open).then_some(sum));
+            (sum, open) = (0, false);
+        }
+    }
+    sums
+}
+
+fn differing_sum(sums: &[Option<u64>], total: Option<u64>) -> Option<Proof> {
+    let expected = total.or_else(|| sums.iter().find_map(|&sum| sum))?;
+    sums.iter().enumerate().find_map(|(subtable, &sum)| {
+        sum.filter(|&sum| sum != expected)
+            .map(|sum| Proof::NotConserved {
+                subtable,
+                sum,
+                expected,
+            })
+    })
+}

@@ -1,0 +1,321 @@
+//! The switch side: encodes every packet in constant work.
+//!
+//! For each packet (NSDI 2016 §3.1, figure 3): the flow filter says whether its flow is new; in each
+//! of the flow's k cells a new flow is XORed into FlowXOR and counted in FlowCount, and every packet
+//! is counted in PacketCount (and its length in ByteCount). No packet allocates, loops over data of
+//! variable length or waits for another.
+//!
+//! There are two banks. When an epoch ends the encoder goes on in the other bank at once, and the
+//! sealed bank can be read out at leisure; it is cleared when the reader says so.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::marker::PhantomData;
+
+use crate::filter::FlowFilter;
+use crate::flowset::{Epoch, FlowsetHeader, SwitchName, Totals, write_flowset};
+use crate::hash::{HashFamily, HashFamilyId, Xxh3};
+use crate::key::FlowKey;
+use crate::layout::{Layout, TableLayout};
+use crate::prefetch::prefetch;
+
+/// One packet, as the encoder sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet<K> {
+    /// The flow it belongs to.
+    pub key: K,
+    /// Its length in bytes, from the IP header on. Used where bytes are counted.
+    pub ip_bytes: u32,
+}
+
+/// A cell of the counting table, as the encoder keeps it.
+///
+/// Two (IPv4) or one (IPv6) in a cache line, never across two. Counters are at least as wide here as
+/// any layout allows and are cut to the layout's widths when they are written out, so that the hot
+/// path need not know the widths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(align(32))]
+pub(crate) struct Cell<W> {
+    pub(crate) flow_xor: W,
+    pub(crate) flow_count: u32,
+    pub(crate) packet_count: u32,
+    pub(crate) byte_count: u64,
+}
+
+/// Filter, table and totals of one epoch.
+#[derive(Clone, Debug)]
+struct Bank<K: FlowKey> {
+    epoch: Epoch,
+    filter: FlowFilter,
+    cells: Vec<Cell<K::Words>>,
+    totals: Totals,
+}
+
+/// Why an encoder cannot be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NewEncoderError {
+    /// The layout names another hash family than the encoder's type.
+    #[error("the layout is for the hash family {layout}, the encoder for {encoder}")]
+    Family {
+        /// Family of the layout.
+        layout: HashFamilyId,
+        /// Family of the encoder.
+        encoder: HashFamilyId,
+    },
+}
+
+/// Why an epoch cannot end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EndEpochError {
+    /// The bank of the epoch before has not been released.
+    #[error("epoch {} has not been read out and released yet", .0.number)]
+    BankNotReleased(Epoch),
+}
+
+/// Encodes the packets of one switch.
+///
+/// ```
+/// use flowradar_core::{Encoder, FlowKeyV4, Flowset, Packet, flowset::Epoch, plan::PlanRequest};
+/// use flowradar_core::decode::single_decode;
+///
+/// let layout = PlanRequest::flows(1_000).plan()?.layout;
+/// let mut encoder = Encoder::<FlowKeyV4>::new("leaf-1".parse()?, layout, Epoch::number(0))?;
+///
+/// let key = FlowKeyV4::new([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), 49152, 443, 6);
+/// for _ in 0..3 {
+///     encoder.packet(&Packet { key, ip_bytes: 1500 });
+/// }
+///
+/// let bytes = encoder.end_epoch(Epoch::number(1))?.to_flowset();
+/// encoder.release();
+///
+/// let flowset = Flowset::new_checked(&bytes[..])?;
+/// let decoded = single_decode::<FlowKeyV4, _>(&flowset)?;
+/// assert!(decoded.is_complete());
+/// assert_eq!(decoded.flows[0].key, key);
+/// assert_eq!(decoded.flows[0].packets.value, 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Encoder<K: FlowKey, H: HashFamily = Xxh3> {
+    switch: SwitchName,
+    layout: Layout,
+    active: Bank<K>,
+    idle: Bank<K>,
+    /// The idle bank holds an epoch that nobody has released.
+    sealed: bool,
+    family: PhantomData<H>,
+}
+
+/// Packets whose memory is prefetched before the first of them is encoded.
+const BATCH: usize = 16;
+
+impl<K: FlowKey, H: HashFamily> Encoder<K, H> {
+    /// An encoder with two empty banks, counting for `epoch`.
+    ///
+    /// Allocates both banks; nothing is allocated later.
+    ///
+    /// # Errors
+    /// If the layout names another hash family than `H`.
+    pub fn new(switch: SwitchName, layout: Layout, epoch: Epoch) -> Result<Self, NewEncoderError> {
+        if layout.family() != H::ID {
+            return Err(NewEncoderError::Family {
+                layout: layout.family(),
+                encoder: H::ID,
+            });
+        }
+        let bank = Bank {
+            epoch,
+            filter: FlowFilter::new(*layout.filter()),
+            cells: vec![Cell::default(); layout.table().cells()],
+            totals: Totals::default(),
+        };
+        Ok(Self {
+            switch,
+            layout,
+            active: bank.clone(),
+            idle: bank,
+            sealed: false,
+            family: PhantomData,
+        })
+    }
+
+    /// The layout.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The epoch that packets are counted in now.
+    pub fn epoch(&self) -> Epoch {
+        self.active.epoch
+    }
+
+    /// What was counted so far in this epoch.
+    pub fn totals(&self) -> Totals {
+        self.active.totals
+    }
+
+    /// Encodes one packet, in constant time.
+    #[inline]
+    pub fn packet(&mut self, packet: &Packet<K>) {
+        self.packets(core::slice::from_ref(packet));
+    }
+
+    /// Encodes many packets, the same as one after the other.
+    ///
+    /// Memory that a packet will touch is prefetched while packets before it are encoded: several
+    /// times faster than [`Encoder::packet`] once the banks are larger than the cache.
+    pub fn packets(&mut self, packets: &[Packet<K>]) {
+        let bank = &mut self.active;
+        let seed = self.layout.seed();
+        let table = self.layout.table();
+        match table.hashes() {
+            2 => bank.encode::<H, 2>(seed, table, packets),
+            3 => bank.encode::<H, 3>(seed, table, packets),
+            4 => bank.encode::<H, 4>(seed, table, packets),
+            5 => bank.encode::<H, 5>(seed, table, packets),
+            _ => bank.encode::<H, 6>(seed, table, packets),
+        }
+    }
+
+    /// Encodes `count` packets of one flow that have `ip_bytes` bytes together, the same as one after
+    /// the other. For simulators and for hardware that aggregates.
+    pub fn packets_of_flow(&mut self, key: &K, count: u32, ip_bytes: u64) {
+        if count == 0 {
+            return;
+        }
+        let hash = H::hash(key.words(), self.layout.seed());
+        let cells = self.layout.table().cells_of_any(&hash);
+        let bank = &mut self.active;
+        let new = !bank.filter.insert(&hash);
+        for &cell in &cells[..self.layout.table().hashes()] {
+            bank.cells[cell as usize].count::<K>(key, new, count, ip_bytes);
+        }
+        bank.totals.add(new, count as u64, ip_bytes);
+    }
+
+    /// Ends the epoch: packets from now on count in `next`, in the other bank. Returns the sealed
+    /// bank to read out; call [`Encoder::release`] once that has arrived where it should.
+    ///
+    /// # Errors
+    /// If the epoch before has not been released: both banks would be in use. The epoch goes on.
+    pub fn end_epoch(&mut self, next: Epoch) -> Result<SealedBank<'_, K>, EndEpochError> {
+        if self.sealed {
+            return Err(EndEpochError::BankNotReleased(self.idle.epoch));
+        }
+        core::mem::swap(&mut self.active, &mut self.idle);
+        self.active.epoch = next;
+        self.sealed = true;
+        Ok(SealedBank {
+            switch: &self.switch,
+            layout: &self.layout,
+            bank: &self.idle,
+        })
+    }
+
+    /// The bank of the last epoch, until it is released.
+    pub fn sealed(&self) -> Option<SealedBank<'_, K>> {
+        self.sealed.then_some(SealedBank {
+            switch: &self.switch,
+            layout: &self.layout,
+            bank: &self.idle,
+        })
+    }
+
+    /// Clears the sealed bank, so that the next epoch can end. Does nothing if none is sealed.
+    pub fn release(&mut self) {
+        if self.sealed {
+            self.idle.clear();
+            self.sealed = false;
+        }
+    }
+}
+
+impl<K: FlowKey> Bank<K> {
+    #[inline]
+    fn encode<H: HashFamily, const HASHES: usize>(
+        &mut self,
+        seed: u64,
+        table: &TableLayout,
+        packets: &[Packet<K>],
+    ) {
+        let mut hashes = [H::Hash::default(); BATCH];
+        let mut cells = [[0; HASHES]; BATCH];
+        for batch in packets.chunks(BATCH) {
+            for ((packet, hash), cells) in batch.iter().zip(&mut hashes).zip(&mut cells) {
+                *hash = H::hash(packet.key.words(), seed);
+                *cells = table.cells_of(hash);
+                if batch.len() > 1 {
+                    self.filter.prefetch(hash);
+                    for &cell in cells.iter() {
+                        prefetch(&self.cells, cell as usize);
+                    }
+                }
+            }
+            for ((packet, hash), cells) in batch.iter().zip(&hashes).zip(&cells) {
+                let new = !self.filter.insert(hash);
+                for &cell in cells {
+                    self.cells[cell as usize].count(&packet.key, new, 1, packet.ip_bytes as u64);
+                }
+                self.totals.add(new, 1, packet.ip_bytes as u64);
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        self.filter.clear();
+        self.cells.fill(Cell::default());
+        self.totals = Totals::default();
+    }
+}
+
+impl<W> Cell<W> {
+    /// Counts packets of a flow, and the flow itself if it is new. Without branches: whether a flow
+    /// is new is hard to predict where flows are short.
+    #[inline]
+    fn count<K: FlowKey<Words = W>>(&mut self, key: &K, new: bool, packets: u32, bytes: u64)
+    where
+        W: crate::key::KeyWords,
+    {
+        let mask = (new as u64).wrapping_neg();
+        for (xor, word) in self.flow_xor.as_mut().iter_mut().zip(key.words().as_ref()) {
+            *xor ^= word & mask;
+        }
+        // No more flows than packets: a FlowCount cannot overflow where a PacketCount did not.
+        self.flow_count = self.flow_count.saturating_add(new as u32);
+        self.packet_count = self.packet_count.saturating_add(packets);
+        self.byte_count = self.byte_count.saturating_add(bytes);
+    }
+}
+
+/// The bank of an epoch that has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct SealedBank<'a, K: FlowKey> {
+    switch: &'a SwitchName,
+    layout: &'a Layout,
+    bank: &'a Bank<K>,
+}
+
+impl<K: FlowKey> SealedBank<'_, K> {
+    /// The epoch.
+    pub fn epoch(&self) -> Epoch {
+        self.bank.epoch
+    }
+
+    /// What was counted in the epoch.
+    pub fn totals(&self) -> Totals {
+        self.bank.totals
+    }
+
+    /// The bank as an encoded flowset (`docs/flowset-format.md`).
+    pub fn to_flowset(&self) -> Vec<u8> {
+        let header = FlowsetHeader {
+            switch: self.switch.clone(),
+            epoch: self.bank.epoch,
+            key: K::KIND,
+            layout: *self.layout,
+            totals: Some(self.bank.totals),
+        };
+        write_flowset::<K>(&header, self.bank.filter.words(), &self.bank.cells)
+    }
+}

@@ -1,0 +1,26 @@
+//! Multiply and xor-shift rounds, for targets that multiply.
+
+use super::{GOLDEN, HashFamily, HashFamilyId, WideHash, mix};
+use crate::key::KeyWords;
+
+/// One 64-bit mixing round for each word of the key.
+///
+/// The base has 64 bits; the second word is derived from it. bmv2 computes this with `bit<64>`
+/// arithmetic in an action, without a hash extern.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mix64;
+
+impl HashFamily for Mix64 {
+    const ID: HashFamilyId = HashFamilyId::Mix64;
+    const FILTER_LANES_MAX: usize = WideHash::FILTER_LANES_MAX;
+    type Hash = WideHash;
+
+    #[inline]
+    fn hash<W: KeyWords>(words: &W, seed: u64) -> WideHash {
+        let mut state = seed;
+        for word in words.as_ref() {
+            state = mix(state ^ word).wrapping_add(GOLDEN);
+        }
+        WideHash::new(mix(state), mix(state ^ GOLDEN))
+    }
+}
