@@ -1,0 +1,3 @@
+//! What the `flowradar` command is made of.
+
+pub mod trace;
