@@ -1,2 +1,7 @@
-//! The `flowradar` command.
-fn main() {}
+//! The `flowradar` command: see [`flowradar_cli::run`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    flowradar_cli::run(std::env::args_os())
+}

@@ -1,0 +1,49 @@
+//! The commands, one file each.
+//!
+//! To add one: a module with an `Args` struct (`clap::Args`) and a function `run` that takes it, a
+//! variant of [`Command`], and a line in [`run`].
+
+mod decode;
+mod encode;
+mod info;
+
+use clap::{Parser, Subcommand};
+
+use crate::outcome::{CommandError, Completeness};
+
+/// Flow monitoring that sees every flow, from a few megabytes of switch memory.
+#[derive(Debug, Parser)]
+#[command(
+    name = "flowradar",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  flowradar encode trace.pcap --out flowsets    encode a packet trace as a switch would
+  flowradar decode flowsets                     every flow of it, with exact counters
+  flowradar info flowsets/*.flowset             what the flowsets are made of
+
+Exit codes: 0 the result is complete, 3 it is partial (and what is missing is said), 2 wrong usage,
+1 other errors."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Encode(encode::EncodeArgs),
+    Decode(decode::DecodeArgs),
+    Info(info::InfoArgs),
+}
+
+/// Runs the command that the arguments name.
+pub(crate) fn run(cli: Cli) -> Result<Completeness, CommandError> {
+    match cli.command {
+        Command::Encode(args) => encode::run(&args),
+        Command::Decode(args) => decode::run(&args),
+        Command::Info(args) => info::run(&args),
+    }
+}
