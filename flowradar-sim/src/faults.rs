@@ -106,7 +106,8 @@ pub enum FaultKind {
         counted: bool,
     },
     /// Packets that come to a switch of a cycle go around it: a transient loop, as while routes
-    /// converge.
+    /// converge. Those that it spares have passed before or after it, and are not caught later. On
+    /// their rounds packets meet the loss of links, but no other planted fault.
     Loop {
         /// The switches, each joined to the next and the last to the first.
         cycle: Vec<SwitchId>,

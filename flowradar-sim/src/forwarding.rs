@@ -481,7 +481,7 @@ struct Position {
     /// Switches passed before this one.
     hop: u32,
     choice: PathChoice,
-    /// Whether a loop caught these packets before.
+    /// Whether these packets have met a loop before.
     looped: bool,
     /// Whether this switch drops them because they were sent to it wrongly.
     dropped_here: bool,
@@ -519,7 +519,7 @@ impl Journey<'_> {
                 return witness.happened(what, part.packets.total());
             }
             if !position.looped {
-                self.enter_loop(&mut part, position, witness);
+                position.looped = self.enter_loop(&mut part, position, witness);
             }
             if !self.leave(&mut part, &mut position, witness) {
                 return;
@@ -621,8 +621,13 @@ impl Journey<'_> {
         witness.counted(position.at, epoch, part.packets);
     }
 
-    /// Sends packets around a loop that catches them here.
-    fn enter_loop(&mut self, part: &mut Part, position: Position, witness: &mut impl Witness) {
+    /// Sends packets around a loop that catches them here; whether there is one.
+    fn enter_loop(
+        &mut self,
+        part: &mut Part,
+        position: Position,
+        witness: &mut impl Witness,
+    ) -> bool {
         let faults = &self.network.faults.planted;
         let caught =
             self.planted(position.at)
@@ -636,7 +641,7 @@ impl Journey<'_> {
                     _ => None,
                 });
         let Some((fault, cycle, turns, packets_fraction, end)) = caught else {
-            return;
+            return false;
         };
         let wished = libm::ceil(part.packets.total() as f64 * packets_fraction) as u64;
         let mut looping = Part {
@@ -645,7 +650,7 @@ impl Journey<'_> {
         };
         part.packets = part.packets.minus(looping.packets);
         if looping.packets.total() == 0 {
-            return;
+            return true;
         }
         let entry = position.at;
         witness.happened(Happening::Looped { entry, fault }, looping.packets.total());
@@ -666,7 +671,7 @@ impl Journey<'_> {
             // A lossy flow loses on its path, not in a loop.
             self.cross(link, &mut looping, None, witness);
             if looping.packets.total() == 0 {
-                return;
+                return true;
             }
             looper.at = next;
             looper.hop += 1;
@@ -684,6 +689,7 @@ impl Journey<'_> {
                 }
             }
         }
+        true
     }
 
     fn blackholed(&self, at: SwitchId, counting: bool) -> bool {

@@ -25,6 +25,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod encode;
 mod faults;
 mod flow_size;
 mod forwarding;
@@ -46,7 +47,9 @@ pub use flow_size::{
 pub use forwarding::{FaultEvent, Happening};
 pub use observer::PacketObserver;
 pub use routing::{NEXT_HOPS_MAX, NextHop, Routing, RoutingTooLarge};
-pub use simulation::{FlowInfo, Observation, Simulation, SimulationBuilder, SimulationError};
+pub use simulation::{
+    FlowInfo, Observation, Observations, Simulation, SimulationBuilder, SimulationError,
+};
 pub use topology::{
     HOSTS_MAX, Host, HostId, LINKS_MAX, LinkDirection, NAME_BYTES_MAX, Node, Port, SWITCHES_MAX,
     SwitchId, Topology, TopologyError,

@@ -116,6 +116,57 @@ impl Observation {
     }
 }
 
+/// What all switches saw of some flows in an epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observations {
+    all: Vec<Observation>,
+    /// Places in `all`, by switch, in order.
+    by_switch: Vec<u32>,
+    /// Where in `by_switch` a switch's places begin; one more than switches.
+    starts: Vec<u32>,
+}
+
+impl Observations {
+    fn new(all: Vec<Observation>, switches: usize) -> Self {
+        // Counting sort.
+        let mut starts = vec![0; switches + 1];
+        for observation in &all {
+            starts[observation.switch.index() + 1] += 1;
+        }
+        for switch in 0..switches {
+            starts[switch + 1] += starts[switch];
+        }
+        let mut next = starts.clone();
+        let mut by_switch = vec![0; all.len()];
+        for (place, observation) in all.iter().enumerate() {
+            let next = &mut next[observation.switch.index()];
+            by_switch[*next as usize] = place as u32;
+            *next += 1;
+        }
+        Self {
+            all,
+            by_switch,
+            starts,
+        }
+    }
+
+    /// All observations, in the order of flows.
+    pub fn all(&self) -> &[Observation] {
+        &self.all
+    }
+
+    /// Those of one switch, in the order of flows.
+    ///
+    /// # Panics
+    /// If the switch is not in the topology.
+    pub fn of(&self, switch: SwitchId) -> impl ExactSizeIterator<Item = &Observation> {
+        let places = self.starts[switch.index()]..self.starts[switch.index() + 1];
+        self.by_switch[places.start as usize..places.end as usize]
+            .iter()
+            .map(|&place| &self.all[place as usize])
+    }
+}
+
 /// Who a flow is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowInfo {
@@ -422,7 +473,7 @@ impl Simulation {
     /// Switches whose reports are missing see packets too; see [`Simulation::reports`].
     pub fn observe_epoch(&self, epoch: u64, observer: &mut impl PacketObserver) {
         self.for_each_block(epoch, |pieces| {
-            for observation in pieces.iter().flatten() {
+            for observation in pieces.iter().flat_map(Observations::all) {
                 observation.show(observer);
             }
         });
@@ -431,17 +482,18 @@ impl Simulation {
     /// Works out what all switches see in an epoch, on all threads, a bounded number of flows at a
     /// time. `take` is given pieces in the order of flows; within a flow, observations are in the
     /// order of switches.
-    pub fn for_each_block(&self, epoch: u64, mut take: impl FnMut(&[Vec<Observation>])) {
+    pub fn for_each_block(&self, epoch: u64, mut take: impl FnMut(&[Observations])) {
         for block in pieces(0..self.slots, BLOCK_FLOWS) {
             let pieces: Vec<Range<u32>> = pieces(block, PIECE_FLOWS).collect();
-            let observed: Vec<Vec<Observation>> = pieces
+            let switches = self.topology().switches().len();
+            let observed: Vec<Observations> = pieces
                 .into_par_iter()
                 .map(|piece| {
                     let mut observations = Vec::new();
                     for slot in piece {
                         self.observe_slot(slot, epoch, &mut observations);
                     }
-                    observations
+                    Observations::new(observations, switches)
                 })
                 .collect();
             take(&observed);

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fmt::{self, Display, Formatter};
 use std::net::Ipv4Addr;
 
+use flowradar_core::flowset::{SwitchName, SwitchNameError};
 use thiserror::Error;
 
 pub(crate) use fat_tree::FatTree;
@@ -18,7 +19,7 @@ pub const HOSTS_MAX: usize = 65_536;
 /// Most links of a topology.
 pub const LINKS_MAX: usize = 262_144;
 /// Longest name of a switch or host, in bytes.
-pub const NAME_BYTES_MAX: usize = 64;
+pub const NAME_BYTES_MAX: usize = SwitchName::BYTES_MAX;
 
 /// A switch, numbered from 0 in the order of the topology.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -117,7 +118,7 @@ pub struct Port {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Topology {
-    switches: Vec<String>,
+    switches: Vec<SwitchName>,
     hosts: Vec<Host>,
     links: Vec<[Node; 2]>,
     fat_tree_k: Option<u32>,
@@ -163,10 +164,18 @@ pub enum TopologyError {
         /// Hosts found.
         hosts: usize,
     },
-    /// A name is empty, too long or holds control characters.
-    #[error("{place}: a name must have 1 to 64 bytes and no control characters, found {name:?}")]
-    Name {
+    /// A switch's name cannot stand in a flowset.
+    #[error("{place}: {reason}")]
+    SwitchName {
         /// Such as `switches[3]`.
+        place: String,
+        /// What is wrong.
+        reason: SwitchNameError,
+    },
+    /// A host's name is empty, too long or holds control characters.
+    #[error("{place}: a host name has 1 to 128 bytes and no control characters, found {name:?}")]
+    HostName {
+        /// Such as `hosts[3]`.
         place: String,
         /// The name.
         name: String,
@@ -254,6 +263,7 @@ impl Topology {
                 hosts: hosts.len(),
             });
         }
+        let switches = switch_names(&switches)?;
         let by_name = index_names(&switches, &hosts)?;
         check_addresses(&hosts)?;
         let mut topology = Self {
@@ -271,7 +281,7 @@ impl Topology {
     }
 
     /// Names of the switches, by [`SwitchId`].
-    pub fn switches(&self) -> &[String] {
+    pub fn switches(&self) -> &[SwitchName] {
         &self.switches
     }
 
@@ -317,7 +327,7 @@ impl Topology {
     /// If the node is of another topology.
     pub fn name(&self, node: impl Into<Node>) -> &str {
         match node.into() {
-            Node::Switch(switch) => &self.switches[switch.index()],
+            Node::Switch(switch) => self.switches[switch.index()].as_str(),
             Node::Host(host) => &self.hosts[host.index()].name,
         }
     }
@@ -424,13 +434,13 @@ impl Topology {
         let lonely_switch = reached.iter().position(|&reached| !reached);
         let lonely_host = self.host_ports.iter().position(Vec::is_empty);
         let name = match (lonely_switch, lonely_host) {
-            (Some(switch), _) => &self.switches[switch],
-            (None, Some(host)) => &self.hosts[host].name,
+            (Some(switch), _) => self.switches[switch].as_str(),
+            (None, Some(host)) => self.hosts[host].name.as_str(),
             (None, None) => return Ok(()),
         };
         Err(TopologyError::Disconnected {
-            name: name.clone(),
-            root: self.switches[0].clone(),
+            name: name.to_owned(),
+            root: self.switches[0].to_string(),
         })
     }
 }
@@ -463,23 +473,33 @@ fn check_count(what: &'static str, found: usize, limit: usize) -> Result<(), Top
     Ok(())
 }
 
+fn switch_names(names: &[String]) -> Result<Vec<SwitchName>, TopologyError> {
+    let parse = |(i, name): (usize, &String)| {
+        name.parse().map_err(|reason| TopologyError::SwitchName {
+            place: format!("switches[{i}]"),
+            reason,
+        })
+    };
+    names.iter().enumerate().map(parse).collect()
+}
+
 fn index_names(
-    switches: &[String],
+    switches: &[SwitchName],
     hosts: &[Host],
 ) -> Result<HashMap<String, Node>, TopologyError> {
     let switch_names = switches.iter().enumerate().map(|(i, name)| {
         let node = Node::Switch(SwitchId::from_index(i));
-        (format!("switches[{i}]"), name, node)
+        (format!("switches[{i}]"), name.as_str(), node)
     });
     let host_names = hosts.iter().enumerate().map(|(i, host)| {
         let node = Node::Host(HostId::from_index(i));
-        (format!("hosts[{i}]"), &host.name, node)
+        (format!("hosts[{i}]"), host.name.as_str(), node)
     });
     let mut by_name = HashMap::with_capacity(switches.len() + hosts.len());
     for (place, name, node) in switch_names.chain(host_names) {
-        let name = name.clone();
+        let name = name.to_owned();
         if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains(char::is_control) {
-            return Err(TopologyError::Name { place, name });
+            return Err(TopologyError::HostName { place, name });
         }
         if by_name.contains_key(&name) {
             return Err(TopologyError::DuplicateName { place, name });

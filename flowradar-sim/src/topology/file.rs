@@ -1,11 +1,12 @@
 //! Topologies as JSON text.
 
-use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{HOSTS_MAX, Host, HostId, Node, SwitchId, Topology, TopologyError, check_count};
+use super::{
+    HOSTS_MAX, Host, SWITCHES_MAX, Topology, TopologyError, check_count, index_names, switch_names,
+};
 
 impl Topology {
     /// Reads a topology.
@@ -45,17 +46,10 @@ impl Topology {
                 found: file.version,
             });
         }
+        check_count("switches", file.switches.len(), SWITCHES_MAX)?;
         check_count("hosts", file.hosts.len(), HOSTS_MAX)?;
-        let mut numbers = HashMap::new();
-        for (i, name) in file.switches.iter().enumerate() {
-            // More than fit are refused when the topology is put together.
-            let switch = Node::Switch(SwitchId(u16::try_from(i).unwrap_or(u16::MAX)));
-            numbers.entry(name.clone()).or_insert(switch);
-        }
-        for (i, host) in file.hosts.iter().enumerate() {
-            let node = Node::Host(HostId::from_index(i));
-            numbers.entry(host.name.clone()).or_insert(node);
-        }
+        let hosts = with_addresses(file.hosts);
+        let numbers = index_names(&switch_names(&file.switches)?, &hosts)?;
         let mut links = Vec::with_capacity(file.links.len());
         for (link, ends) in file.links.iter().enumerate() {
             let number = |name: &String| {
@@ -67,7 +61,7 @@ impl Topology {
             };
             links.push([number(&ends[0])?, number(&ends[1])?]);
         }
-        let topology = Self::new(file.switches, with_addresses(file.hosts), links)?;
+        let topology = Self::new(file.switches, hosts, links)?;
         let Some(k) = file.fat_tree_k else {
             return Ok(topology);
         };
@@ -85,7 +79,7 @@ impl Topology {
     /// The topology as text that [`Topology::from_json`] reads, with a line for each host and link.
     pub fn to_json(&self) -> String {
         let quote = |text: &str| serde_json::Value::from(text).to_string();
-        let switches = self.switches.iter().map(|name| quote(name));
+        let switches = self.switches.iter().map(|name| quote(name.as_str()));
         let hosts = self.hosts.iter().map(|host| {
             format!(
                 "{{\"name\": {}, \"address\": \"{}\"}}",
@@ -162,6 +156,8 @@ fn without_place(error: &serde_json::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use flowradar_core::flowset::SwitchNameError;
+
     use super::*;
 
     const TRIANGLE: &str = r#"{
@@ -230,9 +226,9 @@ mod tests {
             }
         );
         assert_eq!(
-            refusal("\"name\": \"h1\"", "\"name\": \"s1\""),
+            refusal("\"name\": \"h0\"", "\"name\": \"s1\""),
             TopologyError::DuplicateName {
-                place: "hosts[1]".into(),
+                place: "hosts[0]".into(),
                 name: "s1".into()
             }
         );
@@ -255,9 +251,9 @@ mod tests {
         );
         assert_eq!(
             refusal("\"s2\"],\n", "\"s2\", \"\"],\n"),
-            TopologyError::Name {
+            TopologyError::SwitchName {
                 place: "switches[3]".into(),
-                name: String::new()
+                reason: SwitchNameError::Length(0)
             }
         );
         assert_eq!(
