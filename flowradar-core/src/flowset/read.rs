@@ -350,12 +350,16 @@ fn read_name(bytes: &[u8]) -> Result<SwitchName, FlowsetError> {
             FlowsetErrorKind::SwitchNameUtf8,
         )
     })?;
-    name.parse()
-        .map_err(|reason| error(field::NAME, FlowsetErrorKind::SwitchName(reason)))
+    name.parse().map_err(|reason| {
+        let offset = match reason {
+            SwitchNameError::Character { position, .. } => field::NAME + position,
+            SwitchNameError::Length(_) => field::NAME_BYTES,
+        };
+        error(offset, FlowsetErrorKind::SwitchName(reason))
+    })
 }
 
 fn read_layout(bytes: &[u8]) -> Result<Layout, FlowsetError> {
-    let at = |offset| move |reason| error(offset, FlowsetErrorKind::Layout(reason));
     let family = bytes[field::HASH_FAMILY];
     let family = HashFamilyId::from_number(family)
         .ok_or_else(|| error(field::HASH_FAMILY, FlowsetErrorKind::HashFamily(family)))?;
@@ -364,14 +368,14 @@ fn read_layout(bytes: &[u8]) -> Result<Layout, FlowsetError> {
         bytes[field::PACKET_COUNT_BITS],
         bytes[field::BYTE_COUNT_BITS],
     )
-    .map_err(at(field::FLOW_COUNT_BITS))?;
+    .map_err(layout_error)?;
     let coupling = match u32_at(bytes, field::WINDOW_CELLS) {
         0 => Coupling::Plain,
         cells => Coupling::Window { cells },
     };
     let subtable_cells = u32_at(bytes, field::SUBTABLE_CELLS);
     let table = TableLayout::new(bytes[field::HASHES], subtable_cells, coupling, widths)
-        .map_err(at(field::SUBTABLE_CELLS.start))?;
+        .map_err(layout_error)?;
     let filter_size = u32_at(bytes, field::FILTER_SIZE);
     let (kind, hashes) = (bytes[field::FILTER_KIND], bytes[field::FILTER_HASHES]);
     let filter = match kind {
@@ -384,8 +388,23 @@ fn read_layout(bytes: &[u8]) -> Result<Layout, FlowsetError> {
             return Err(error(field::FILTER_KIND, kind));
         }
     }
-    .map_err(at(field::FILTER_SIZE.start))?;
-    Layout::new(family, u64_at(bytes, field::SEED), table, filter).map_err(at(field::FILTER_HASHES))
+    .map_err(layout_error)?;
+    Layout::new(family, u64_at(bytes, field::SEED), table, filter).map_err(layout_error)
+}
+
+/// The error of an impossible layout, at the field that makes it so.
+fn layout_error(reason: LayoutError) -> FlowsetError {
+    let offset = match reason {
+        LayoutError::ByteCountBits(_) => field::BYTE_COUNT_BITS,
+        LayoutError::Cells(_) => field::SUBTABLE_CELLS.start,
+        LayoutError::FilterBits(_) => field::FILTER_SIZE.start,
+        LayoutError::FilterHashes { .. } => field::FILTER_HASHES,
+        LayoutError::FlowCountBits(_) => field::FLOW_COUNT_BITS,
+        LayoutError::Hashes(_) => field::HASHES,
+        LayoutError::PacketCountBits(_) => field::PACKET_COUNT_BITS,
+        LayoutError::Window { .. } => field::WINDOW_CELLS.start,
+    };
+    error(offset, FlowsetErrorKind::Layout(reason))
 }
 
 /// What checksums cannot show: padding that is not zero, counters beyond their widths.
