@@ -14,7 +14,7 @@ use core::marker::PhantomData;
 
 use crate::filter::FlowFilter;
 use crate::flowset::{Epoch, FlowsetHeader, SwitchName, Totals, write_flowset};
-use crate::hash::{HashFamily, HashFamilyId, Xxh3};
+use crate::hash::{HashFamily, HashFamilyId, KeyHash, Xxh3};
 use crate::key::FlowKey;
 use crate::layout::{Layout, TableLayout};
 use crate::prefetch::prefetch;
@@ -158,7 +158,17 @@ impl<K: FlowKey, H: HashFamily> Encoder<K, H> {
     /// Encodes one packet, in constant time.
     #[inline]
     pub fn packet(&mut self, packet: &Packet<K>) {
-        self.packets(core::slice::from_ref(packet));
+        let hash = H::hash(packet.key.words(), self.layout.seed());
+        let table = self.layout.table();
+        let bank = &mut self.active;
+        let new = match table.hashes() {
+            2 => bank.encode_one::<2>(packet, &hash, &table.cells_of(&hash)),
+            3 => bank.encode_one::<3>(packet, &hash, &table.cells_of(&hash)),
+            4 => bank.encode_one::<4>(packet, &hash, &table.cells_of(&hash)),
+            5 => bank.encode_one::<5>(packet, &hash, &table.cells_of(&hash)),
+            _ => bank.encode_one::<6>(packet, &hash, &table.cells_of(&hash)),
+        };
+        bank.totals.add(new as u64, 1, packet.ip_bytes as u64);
     }
 
     /// Encodes many packets, the same as one after the other.
@@ -191,7 +201,7 @@ impl<K: FlowKey, H: HashFamily> Encoder<K, H> {
         for &cell in &cells[..self.layout.table().hashes()] {
             bank.cells[cell as usize].count::<K>(key, new, count, ip_bytes);
         }
-        bank.totals.add(new, count as u64, ip_bytes);
+        bank.totals.add(new as u64, count as u64, ip_bytes);
     }
 
     /// Ends the epoch: packets from now on count in `next`, in the other bank. Returns the sealed
@@ -241,25 +251,38 @@ impl<K: FlowKey> Bank<K> {
     ) {
         let mut hashes = [H::Hash::default(); BATCH];
         let mut cells = [[0; HASHES]; BATCH];
+        let (mut new_flows, mut bytes) = (0, 0);
         for batch in packets.chunks(BATCH) {
             for ((packet, hash), cells) in batch.iter().zip(&mut hashes).zip(&mut cells) {
                 *hash = H::hash(packet.key.words(), seed);
                 *cells = table.cells_of(hash);
-                if batch.len() > 1 {
-                    self.filter.prefetch(hash);
-                    for &cell in cells.iter() {
-                        prefetch(&self.cells, cell as usize);
-                    }
+                self.filter.prefetch(hash);
+                for &cell in cells.iter() {
+                    prefetch(&self.cells, cell as usize);
                 }
             }
             for ((packet, hash), cells) in batch.iter().zip(&hashes).zip(&cells) {
-                let new = !self.filter.insert(hash);
-                for &cell in cells {
-                    self.cells[cell as usize].count(&packet.key, new, 1, packet.ip_bytes as u64);
-                }
-                self.totals.add(new, 1, packet.ip_bytes as u64);
+                let new = self.encode_one(packet, hash, cells);
+                new_flows += new as u64;
+                bytes += packet.ip_bytes as u64;
             }
         }
+        self.totals.add(new_flows, packets.len() as u64, bytes);
+    }
+
+    /// Encodes a packet that has been hashed; says whether its flow is new.
+    #[inline]
+    fn encode_one<const HASHES: usize>(
+        &mut self,
+        packet: &Packet<K>,
+        hash: &impl KeyHash,
+        cells: &[u32; HASHES],
+    ) -> bool {
+        let new = !self.filter.insert(hash);
+        for &cell in cells {
+            self.cells[cell as usize].count(&packet.key, new, 1, packet.ip_bytes as u64);
+        }
+        new
     }
 
     fn clear(&mut self) {
@@ -281,10 +304,10 @@ impl<W> Cell<W> {
         for (xor, word) in self.flow_xor.as_mut().iter_mut().zip(key.words().as_ref()) {
             *xor ^= word & mask;
         }
-        // No more flows than packets: a FlowCount cannot overflow where a PacketCount did not.
         self.flow_count = self.flow_count.saturating_add(new as u32);
         self.packet_count = self.packet_count.saturating_add(packets);
-        self.byte_count = self.byte_count.saturating_add(bytes);
+        // 2^64 bytes take more than two weeks at 100 Tbit/s.
+        self.byte_count = self.byte_count.wrapping_add(bytes);
     }
 }
 

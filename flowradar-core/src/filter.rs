@@ -53,12 +53,18 @@ impl FlowFilter {
                 seen
             }
             FilterLayout::Blocked { blocks } => {
-                let start = reduce(hash.filter_lane(0), blocks) as usize * BLOCK_WORDS;
-                let block = &mut self.words[start..start + BLOCK_WORDS];
+                let (all, _) = self.words.as_chunks_mut::<BLOCK_WORDS>();
+                let block = &mut all[reduce(hash.filter_lane(0), blocks) as usize];
+                let masks = block_masks(hash);
                 let mut missing = 0;
-                for (word, mask) in block.iter_mut().zip(block_masks(hash)) {
-                    missing |= !*word & mask;
-                    *word |= mask;
+                for (word, mask) in block.iter().zip(masks) {
+                    missing |= !word & mask;
+                }
+                // Most packets belong to known flows: they need no store.
+                if missing != 0 {
+                    for (word, mask) in block.iter_mut().zip(masks) {
+                        *word |= mask;
+                    }
                 }
                 missing == 0
             }

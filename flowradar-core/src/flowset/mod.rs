@@ -57,10 +57,10 @@ pub struct Totals {
 
 impl Totals {
     #[inline]
-    pub(crate) fn add(&mut self, new: bool, packets: u64, bytes: u64) {
+    pub(crate) fn add(&mut self, new_flows: u64, packets: u64, bytes: u64) {
         self.packets += packets;
         self.bytes = self.bytes.wrapping_add(bytes);
-        self.new_flows += new as u64;
+        self.new_flows += new_flows;
     }
 }
 

@@ -122,7 +122,7 @@ fn ipv4_fragments() {
         Ok(v4(0x1234, 80, 17, 28, Ports::Read))
     );
     // Offset 185 with and without more fragments, and the smallest and the largest offset.
-    for flags_and_offset in [0x20b9, 0x00b9, 0x0001, 0x1fff] {
+    for flags_and_offset in [0x20b9, 0x00b9, 0x0001, 0x1000, 0x1fff] {
         assert_eq!(
             raw(&ipv4(17, flags_and_offset, &PORTS)),
             Ok(v4(0, 0, 17, 28, Ports::NotCarried))
@@ -150,7 +150,7 @@ fn ipv6_fragments() {
         );
     }
     // Later ones: what follows the fragment header is not a header.
-    for later in [0x0008, 0x0009, 0xfff8] {
+    for later in [0x0008, 0x0009, 0x8000, 0xfff8] {
         assert_eq!(
             raw(&fragment(later, 17)),
             Ok(v6(0, 0, 17, 56, Ports::NotCarried))
