@@ -273,6 +273,8 @@ impl SimulationBuilder {
     }
 
     /// Fraction of flows that go on into the next epoch. Default: 0.5. Not for recordings.
+    ///
+    /// Time for an epoch grows with the epochs that a flow has lasted by then, except at 1.
     pub fn persistence(mut self, fraction: f64) -> Self {
         self.persistence = fraction;
         self
@@ -526,7 +528,12 @@ impl Simulation {
                 epoch as u64,
             )
         };
-        let mut first_epoch = sent_epoch;
+        // Flows that always go on were there before the run: no need to look at each epoch.
+        let mut first_epoch = if self.persistence < 1.0 {
+            sent_epoch
+        } else {
+            -1
+        };
         while first_epoch > -1 && goes_on(first_epoch) {
             first_epoch -= 1;
         }

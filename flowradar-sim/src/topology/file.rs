@@ -266,6 +266,28 @@ mod tests {
         );
     }
 
+    /// Texts with a few bytes changed are read or refused, but never panic; what is read can be
+    /// routed.
+    #[test]
+    fn damaged_texts_do_no_harm() {
+        let mut stream = crate::random::Seed(3).stream(crate::random::Purpose::FaultPlan, 0, 0);
+        let mut read = 0;
+        for _ in 0..20_000 {
+            let mut text = TRIANGLE.as_bytes().to_vec();
+            for _ in 0..=stream.below(3) {
+                let place = stream.below(text.len() as u64) as usize;
+                text[place] = b"\"0123456789hs[]{},:. \\x"[stream.below(23) as usize];
+            }
+            let text = String::from_utf8(text).expect("all is ASCII");
+            if let Ok(topology) = Topology::from_json(&text) {
+                read += 1;
+                let routing = crate::routing::Routing::new(&topology);
+                assert!(routing.is_ok_and(|routing| routing.mean_path_switches() >= 1.0));
+            }
+        }
+        assert!(read > 100, "the test reaches topologies: {read}");
+    }
+
     /// A host with two links does not join what is otherwise apart: hosts do not forward.
     #[test]
     fn hosts_do_not_forward() {
