@@ -416,7 +416,7 @@ fn check_payload(
     let table = header.layout.table();
     let (cells, widths) = (table.cells(), table.widths());
     let filter_bits = header.layout.filter().bits();
-    if filter_bits % 64 != 0 {
+    if !filter_bits.is_multiple_of(64) {
         let last = sections.flow_xor - 8..sections.flow_xor;
         if u64_at(bytes, last.clone()) >> (filter_bits % 64) != 0 {
             return Err(error(last.start, FlowsetErrorKind::NotZero));
