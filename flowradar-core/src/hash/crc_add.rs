@@ -137,3 +137,93 @@ const fn algorithm(polynomial: u32) -> Algorithm<u32> {
         residue: 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    /// Order of the multiplicative group of GF(2^32): the order of x for a primitive polynomial.
+    const ORDER: u32 = u32::MAX;
+
+    /// The prime factors of [`ORDER`]: the first five Fermat numbers.
+    const PRIMES: [u32; 5] = [3, 5, 17, 257, 65537];
+
+    /// The product of two polynomials modulo `x^32 + modulus`, bit by bit.
+    fn product(mut a: u32, b: u32, modulus: u32) -> u32 {
+        (0..32).fold(0, |sum, bit| {
+            let sum = if b >> bit & 1 == 1 { sum ^ a } else { sum };
+            a = (a << 1) ^ if a >> 31 == 1 { modulus } else { 0 };
+            sum
+        })
+    }
+
+    fn power_of_x(exponent: u32, modulus: u32) -> u32 {
+        (0..32).rev().fold(1, |power, bit| {
+            let square = product(power, power, modulus);
+            if exponent >> bit & 1 == 1 {
+                product(square, 2, modulus)
+            } else {
+                square
+            }
+        })
+    }
+
+    #[test]
+    fn polynomials_are_primitive_and_different() {
+        assert_eq!(PRIMES.iter().product::<u32>(), ORDER);
+        for (index, &polynomial) in POLYNOMIALS.iter().enumerate() {
+            assert_eq!(power_of_x(ORDER, polynomial), 1, "{polynomial:08x}");
+            for prime in PRIMES {
+                assert_ne!(power_of_x(ORDER / prime, polynomial), 1, "{polynomial:08x}");
+            }
+            assert!(
+                !POLYNOMIALS[..index].contains(&polynomial),
+                "{polynomial:08x}"
+            );
+        }
+        // CRC-32C's generator has the factor x + 1: the check can fail.
+        assert_ne!(power_of_x(ORDER, 0x1EDC_6F41), 1);
+    }
+
+    /// Lanes are linear in the base. No 20 top bits of three subtables, nor of two subtables and the
+    /// offset, may depend on each other: 2^60 different sets of cells.
+    #[test]
+    fn lanes_are_independent() {
+        let zero = CrcAddHash { base: 0 };
+        for lanes in [
+            [0, 1, 2],
+            [3, 4, 5],
+            [0, 1, 7],
+            [1, 2, 7],
+            [2, 3, 7],
+            [3, 0, 1],
+        ] {
+            // For each bit of the base, the bits of the lanes that it flips.
+            let mut rows: Vec<u64> = (0..64)
+                .map(|bit| {
+                    let hash = CrcAddHash { base: 1 << bit };
+                    lanes.iter().fold(0, |row, &lane| {
+                        let flipped = hash.table_lane(lane) ^ zero.table_lane(lane);
+                        row << 20 | (flipped >> 12) as u64
+                    })
+                })
+                .collect();
+            let mut rank = 0;
+            for bit in 0..60 {
+                let Some(pivot) = (rank..64).find(|&row| rows[row] >> bit & 1 == 1) else {
+                    continue;
+                };
+                rows.swap(rank, pivot);
+                for row in 0..64 {
+                    if row != rank && rows[row] >> bit & 1 == 1 {
+                        rows[row] ^= rows[rank];
+                    }
+                }
+                rank += 1;
+            }
+            assert_eq!(rank, 60, "lanes {lanes:?}");
+        }
+    }
+}
