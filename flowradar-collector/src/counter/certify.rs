@@ -41,6 +41,8 @@ pub(super) struct Certificate {
 /// Decides which columns are certain. O(ones · log) but for ambiguous columns.
 pub(super) fn certify(joint: &Joint) -> Certificate {
     let residuals: Vec<Vec<i64>> = joint.parts.par_iter().map(Part::residuals).collect();
+    let count = |residuals: &Vec<i64>| residuals.iter().filter(|&&rest| rest != 0).count();
+    let unsatisfied: Vec<usize> = residuals.iter().map(count).collect();
     let mut doubtful = unsupported(joint, &residuals);
     let mut deviations = 0;
     for _ in 0..MAX_ROUNDS {
@@ -58,7 +60,7 @@ pub(super) fn certify(joint: &Joint) -> Certificate {
             })
             .collect();
         rows.mark_undetermined(&classes, &mut doubtful);
-        rows.mark_coincidences(&classes, &mut doubtful);
+        rows.mark_coincidences(&classes, &unsatisfied, &mut doubtful);
         for column in 0..sums.len() {
             if sums[column] == 0 && classes.is_tied(column as u32) {
                 doubtful[column] = true;
@@ -338,13 +340,24 @@ impl<'a> Equations<'a> {
         }
     }
 
-    /// Deviating columns of switches whose tables are so small that a known flow may have the cells
-    /// of a hidden one by chance.
-    fn mark_coincidences(&self, classes: &Classes, doubtful: &mut [bool]) {
+    /// Small tables explain much by chance: there, deviations are not believed, nor counters that
+    /// no other switch supports if equations are left over, nor flows that are doubtful elsewhere.
+    fn mark_coincidences(&self, classes: &Classes, unsatisfied: &[usize], doubtful: &mut [bool]) {
         let is_small: Vec<bool> = self.joint.parts.iter().map(is_small).collect();
+        let mut doubtful_elsewhere = vec![false; self.joint.unknown_count];
+        let unknown_of = |column: &Column| {
+            self.joint.parts[column.part as usize].unknowns[column.column as usize] as usize
+        };
+        for (column, &doubtful) in classes.columns.iter().zip(&*doubtful) {
+            doubtful_elsewhere[unknown_of(column)] |= doubtful;
+        }
         for (place, column) in classes.columns.iter().enumerate() {
+            let part = column.part as usize;
             let class = classes.class_of[place] as usize;
-            doubtful[place] |= is_small[column.part as usize] && classes.deviates[class];
+            doubtful[place] |= is_small[part]
+                && (classes.deviates[class]
+                    || unsatisfied[part] > 0 && !classes.is_tied(place as u32)
+                    || doubtful_elsewhere[unknown_of(column)] && !classes.pinned[class]);
         }
     }
 

@@ -2,8 +2,9 @@
 
 use rayon::prelude::*;
 
+use super::local::LocalCounters;
 use super::relaxation::{Layer, Relaxation};
-use super::system::{CounterOptions, CounterSummary, SwitchSystem};
+use super::system::{CounterOptions, CounterSummary, NO_LIMIT, SwitchSystem};
 
 const NONE: u32 = u32::MAX;
 
@@ -65,17 +66,16 @@ impl Part {
 }
 
 impl Joint {
-    /// Gathers what is not exact. `exact[switch][position]` tells what is, `values` its counters.
+    /// Gathers what is not exact.
     pub(super) fn new(
         flow_count: usize,
         systems: &[SwitchSystem],
-        exact: &[Vec<bool>],
-        values: &[Vec<Option<i64>>],
+        locals: &[LocalCounters],
     ) -> Self {
         let mut unknown_of = vec![NONE; flow_count];
         let mut unknown_count = 0;
-        for (system, exact) in systems.iter().zip(exact) {
-            for (&flow, &exact) in system.flows.iter().zip(exact) {
+        for (system, local) in systems.iter().zip(locals) {
+            for (&flow, &exact) in system.flows.iter().zip(&local.exact) {
                 let unknown = &mut unknown_of[flow as usize];
                 if !exact && *unknown == NONE {
                     *unknown = unknown_count;
@@ -84,9 +84,10 @@ impl Joint {
             }
         }
         let mut pins = Vec::new();
-        for ((system, exact), values) in systems.iter().zip(exact).zip(values) {
-            for ((&flow, &exact), &value) in system.flows.iter().zip(exact).zip(values) {
-                if let (true, Some(value), unknown) = (exact, value, unknown_of[flow as usize])
+        for (system, local) in systems.iter().zip(locals) {
+            for (position, &flow) in system.flows.iter().enumerate() {
+                let unknown = unknown_of[flow as usize];
+                if let (true, Some(value)) = (local.exact[position], local.values[position])
                     && unknown != NONE
                 {
                     pins.push((unknown, value));
@@ -94,16 +95,10 @@ impl Joint {
             }
         }
         pins.sort_by_key(|&(unknown, _)| unknown);
-        let parts = (0..systems.len())
-            .into_par_iter()
-            .map(|switch| {
-                part(
-                    &systems[switch],
-                    &exact[switch],
-                    &values[switch],
-                    &unknown_of,
-                )
-            })
+        let parts = systems
+            .par_iter()
+            .zip(locals)
+            .map(|(system, local)| part(system, local, &unknown_of))
             .collect();
         Self {
             parts,
@@ -140,11 +135,10 @@ impl Joint {
         }
         self.round(&active, &estimates);
         for _ in 0..REFINEMENTS {
-            let changed: usize = self
-                .parts
+            self.parts
                 .par_iter_mut()
                 .map(super::explain::explain_residuals)
-                .sum();
+                .sum::<usize>();
             let active = self.disturbed();
             if active.is_empty() {
                 break;
@@ -167,10 +161,16 @@ impl Joint {
             for (column, &unknown) in part.unknowns.iter().enumerate() {
                 let estimate = &mut estimates[unknown as usize];
                 for &row in part.rows_of(column) {
+                    if part.counts[row as usize] > NO_LIMIT / 2 {
+                        continue;
+                    }
                     let share = part.counts[row as usize] as f64 / f64::from(sizes[row as usize]);
                     *estimate = estimate.min(share);
                 }
             }
+        }
+        for estimate in &mut estimates {
+            *estimate = if estimate.is_finite() { *estimate } else { 0.0 };
         }
         for &(unknown, value) in &self.pins {
             estimates[unknown as usize] = value as f64;
@@ -299,30 +299,23 @@ impl Joint {
     }
 }
 
-fn part(system: &SwitchSystem, exact: &[bool], values: &[Option<i64>], unknown_of: &[u32]) -> Part {
+fn part(system: &SwitchSystem, local: &LocalCounters, unknown_of: &[u32]) -> Part {
     let limit = system.count_limit();
-    let usable = system.counts.iter().zip(&system.known);
     let mut part = Part {
         hashes: system.hashes,
         unknowns: Vec::new(),
         cells: Vec::new(),
         positions: Vec::new(),
-        usable: usable
-            .map(|(&count, &known)| known && count <= limit)
-            .collect(),
-        counts: system
-            .counts
-            .iter()
-            .map(|&count| count.min(limit * 2) as i64)
-            .collect(),
+        usable: system.equations(),
+        counts: system.signed_counts(),
         least: Vec::new(),
         most: Vec::new(),
         values: Vec::new(),
     };
     let mut spare = part.counts.clone();
-    for (position, (&flow, &exact)) in system.flows.iter().zip(exact).enumerate() {
+    for (position, &flow) in system.flows.iter().enumerate() {
         let rows = system.rows_of(position);
-        let least = match (exact, values[position]) {
+        let least = match (local.exact[position], local.values[position]) {
             (true, Some(value)) => {
                 rows.iter()
                     .for_each(|&row| part.counts[row as usize] -= value);

@@ -13,6 +13,8 @@ const TRIALS: usize = 1024;
 /// From this many flows a block's checks are generic: a check that holds by chance modulo 2 fails
 /// over the integers.
 const GENERIC_FLOWS: usize = 512;
+/// Equations beyond need from which a large block may do without trials.
+const GENERIC_SPARE_ROWS: i64 = 16;
 /// How often rows that no other row checks are taken out before the rest is given up.
 const ATTEMPTS: usize = 4;
 
@@ -41,39 +43,34 @@ pub(super) fn solve_switch(
 ) -> LocalCounters {
     let mut rows = Rows::new(system);
     rows.close_at_lower_bounds();
-    let bounded = rows.clone_state();
-    let mut over_budget = false;
-    for attempt in 1..=ATTEMPTS {
-        let mut cores = Vec::new();
-        rows.peel();
-        for core in rows.cores() {
-            match rows.solve_core(&core, guesses, dense_core_bytes) {
-                Ok(elimination) => cores.push((core, elimination)),
-                Err(EliminationFailure::OverBudget) => over_budget = true,
-                Err(EliminationFailure::Deficient) => {}
+    let mut state = rows.clone_state();
+    rows.propagate(true);
+    let (_, mut over_budget) = rows.solve_cores(guesses, dense_core_bytes);
+    rows.judge_large_blocks();
+    if rows.proof.contains(&Proof::Open) || rows.proof.contains(&Proof::Equations) {
+        let proved = rows.exact_counters();
+        rows.restore_state(&state);
+        for (flow, value) in proved {
+            rows.close(flow, value, Proof::Exact);
+        }
+        state = rows.clone_state();
+        for _ in 0..ATTEMPTS {
+            rows.propagate(false);
+            let (cores, over) = rows.solve_cores(guesses, dense_core_bytes);
+            over_budget |= over;
+            let checks = rows.checks(&cores);
+            let unchecked = rows.unchecked(&checks);
+            if unchecked.is_empty() {
+                rows.judge_blocks(&checks);
+                break;
+            }
+            rows.restore_state(&state);
+            for row in unchecked {
+                rows.usable[row as usize] = false;
             }
         }
-        let checks = rows.checks(&cores);
-        let unchecked: Vec<u32> = (0..rows.rest.len() as u32)
-            .filter(|&row| rows.is_closed(row) && rows.size[row as usize] > 0)
-            .filter(|&row| !rows.only_bounded(row) && checks[row as usize] == 0)
-            .collect();
-        if unchecked.is_empty() {
-            rows.judge_blocks(&checks);
-            break;
-        }
-        if attempt == ATTEMPTS {
-            break;
-        }
-        rows.restore_state(&bounded);
-        for row in unchecked {
-            rows.usable[row as usize] = false;
-        }
     }
-    let exact = rows
-        .proof
-        .iter()
-        .map(|&proof| matches!(proof, Proof::Bound | Proof::Exact));
+    let exact = rows.proof.iter().map(|&proof| proof.is_final());
     LocalCounters {
         exact: exact.collect(),
         values: rows.values(),
@@ -94,8 +91,14 @@ enum Proof {
     Exact,
 }
 
-/// The flows that changed since the bounds were used up, to start over.
-struct BoundedState {
+impl Proof {
+    const fn is_final(self) -> bool {
+        matches!(self, Self::Bound | Self::Exact)
+    }
+}
+
+/// What is known before the equations are used, to start over.
+struct State {
     rest: Vec<i64>,
     lower: Vec<i64>,
     open: Vec<u32>,
@@ -107,6 +110,17 @@ struct BoundedState {
 struct Core {
     flows: Vec<u32>,
     rows: Vec<u32>,
+}
+
+/// Flows whose counters follow from each other.
+struct Block {
+    flows: Vec<u32>,
+    /// Closed rows, by subtable.
+    rows: Vec<Vec<u32>>,
+    /// Every row is satisfied.
+    satisfied: bool,
+    /// Every row of every flow is an equation.
+    complete: bool,
 }
 
 /// The equations of a switch while they are solved.
@@ -136,17 +150,8 @@ impl<'a> Rows<'a> {
         let limit = system.count_limit();
         let row_count = system.counts.len();
         let flow_count = system.flows.len();
-        let usable: Vec<bool> = system
-            .counts
-            .iter()
-            .zip(&system.known)
-            .map(|(&count, &known)| known && count <= limit)
-            .collect();
-        let rest: Vec<i64> = system
-            .counts
-            .iter()
-            .map(|&count| count.min(limit * 2) as i64)
-            .collect();
+        let usable = system.equations();
+        let rest = system.signed_counts();
         let least: Vec<i64> = system
             .least
             .iter()
@@ -198,10 +203,23 @@ impl<'a> Rows<'a> {
         self.usable[row as usize] && self.open[row as usize] == 0
     }
 
-    fn only_bounded(&self, row: u32) -> bool {
-        self.flows[self.flows_of(row)]
-            .iter()
-            .all(|&flow| self.proof[flow as usize] == Proof::Bound)
+    /// Equations between flows that are not proved yet which no other equation checks.
+    fn unchecked(&self, checks: &[u64]) -> Vec<u32> {
+        let has_unproved = |row: u32| {
+            self.flows[self.flows_of(row)]
+                .iter()
+                .any(|&flow| !self.proof[flow as usize].is_final())
+        };
+        (0..self.rest.len() as u32)
+            .filter(|&row| checks[row as usize] == 0 && self.is_closed(row) && has_unproved(row))
+            .collect()
+    }
+
+    fn exact_counters(&self) -> Vec<(u32, i64)> {
+        (0..self.found.len() as u32)
+            .filter(|&flow| self.proof[flow as usize] == Proof::Exact)
+            .map(|flow| (flow, self.found[flow as usize]))
+            .collect()
     }
 
     fn close(&mut self, flow: u32, value: i64, proof: Proof) {
@@ -217,31 +235,41 @@ impl<'a> Rows<'a> {
     /// A cell that counted no more than the lower bounds of its flows fixes them all, also if it
     /// has flows that are not known, and whatever is hidden elsewhere.
     fn close_at_lower_bounds(&mut self) {
-        let limit = self.system.count_limit() as i64;
-        let at_bound = |rows: &Self, row: u32| {
-            let row = row as usize;
-            rows.open[row] > 0 && rows.rest[row] == rows.lower[row] && rows.rest[row] <= limit
-        };
         let mut queue: Vec<u32> = (0..self.rest.len() as u32)
-            .filter(|&row| at_bound(self, row))
+            .filter(|&row| self.is_at_bound(row))
             .collect();
         while let Some(row) = queue.pop() {
-            if !at_bound(self, row) {
-                continue;
-            }
-            for at in self.flows_of(row) {
-                let flow = self.flows[at];
-                if self.proof[flow as usize] == Proof::Open {
-                    self.close(flow, self.least[flow as usize], Proof::Bound);
-                    let touched = self.system.rows_of(flow as usize);
-                    queue.extend(touched.iter().filter(|&&row| at_bound(self, row)));
-                }
+            if self.is_at_bound(row) {
+                self.close_row(row, Proof::Bound, &mut queue, Self::is_at_bound);
             }
         }
     }
 
-    fn clone_state(&self) -> BoundedState {
-        BoundedState {
+    fn is_at_bound(&self, row: u32) -> bool {
+        let row = row as usize;
+        self.open[row] > 0 && self.rest[row] == self.lower[row]
+    }
+
+    /// Fixes the open flows of a cell at their lower bounds, and queues what became `ready`.
+    fn close_row(
+        &mut self,
+        row: u32,
+        proof: Proof,
+        queue: &mut Vec<u32>,
+        ready: impl Fn(&Self, u32) -> bool,
+    ) {
+        for at in self.flows_of(row) {
+            let flow = self.flows[at];
+            if self.is_open(flow) {
+                self.close(flow, self.least[flow as usize], proof);
+                let touched = self.system.rows_of(flow as usize).iter();
+                queue.extend(touched.filter(|&&row| ready(self, row)));
+            }
+        }
+    }
+
+    fn clone_state(&self) -> State {
+        State {
             rest: self.rest.clone(),
             lower: self.lower.clone(),
             open: self.open.clone(),
@@ -250,7 +278,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    fn restore_state(&mut self, state: &BoundedState) {
+    fn restore_state(&mut self, state: &State) {
         self.rest.clone_from(&state.rest);
         self.lower.clone_from(&state.lower);
         self.open.clone_from(&state.open);
@@ -270,13 +298,22 @@ impl<'a> Rows<'a> {
                 .all(|&row| self.rest[row as usize] - (self.lower[row as usize] - least) >= value)
     }
 
-    /// An equation with one unknown gives its value.
-    fn peel(&mut self) {
+    /// An equation with one unknown gives its value. With `bounds`, so does a cell that is left with
+    /// no more than the lower bounds of its open flows; such flows have no pivot.
+    fn propagate(&mut self, bounds: bool) {
+        let ready = |rows: &Self, row: u32| {
+            rows.usable[row as usize] && rows.open[row as usize] == 1
+                || bounds && rows.is_at_bound(row)
+        };
         let mut queue: Vec<u32> = (0..self.rest.len() as u32)
-            .filter(|&row| self.usable[row as usize] && self.open[row as usize] == 1)
+            .filter(|&row| ready(self, row))
             .collect();
         while let Some(row) = queue.pop() {
-            if self.open[row as usize] != 1 {
+            if !ready(self, row) {
+                continue;
+            }
+            if bounds && self.is_at_bound(row) {
+                self.close_row(row, Proof::Equations, &mut queue, ready);
                 continue;
             }
             let flows = self.flows[self.flows_of(row)].iter().copied();
@@ -284,21 +321,35 @@ impl<'a> Rows<'a> {
                 continue;
             };
             let value = self.rest[row as usize];
-            if !self.within_bounds(flow, value) {
-                continue;
-            }
-            self.close(flow, value, Proof::Equations);
-            self.pivots.push((row, flow));
-            for &other in self.system.rows_of(flow as usize) {
-                if self.usable[other as usize] && self.open[other as usize] == 1 {
-                    queue.push(other);
-                }
+            if self.within_bounds(flow, value) {
+                self.close(flow, value, Proof::Equations);
+                self.pivots.push((row, flow));
+                let touched = self.system.rows_of(flow as usize).iter();
+                queue.extend(touched.filter(|&&row| ready(self, row)));
             }
         }
     }
 
     fn is_open(&self, flow: u32) -> bool {
         self.proof[flow as usize] == Proof::Open
+    }
+
+    /// Solves what peeling left; returns the cores solved, and whether one was too large.
+    fn solve_cores(
+        &mut self,
+        guesses: &[Option<i64>],
+        dense_core_bytes: usize,
+    ) -> (Vec<(Core, Elimination)>, bool) {
+        let mut solved = Vec::new();
+        let mut over_budget = false;
+        for core in self.cores() {
+            match self.solve_core(&core, guesses, dense_core_bytes) {
+                Ok(elimination) => solved.push((core, elimination)),
+                Err(EliminationFailure::OverBudget) => over_budget = true,
+                Err(EliminationFailure::Deficient) => {}
+            }
+        }
+        (solved, over_budget)
     }
 
     /// Connected parts of what peeling left, with at least as many equations as unknowns.
@@ -430,69 +481,90 @@ impl<'a> Rows<'a> {
     /// Calls the flows of a block exact where every equation is satisfied and a hidden flow would
     /// have left one unsatisfied.
     fn judge_blocks(&mut self, checks: &[u64]) {
-        let mut block_of = vec![NONE; self.found.len()];
-        let mut seen_row = vec![false; self.rest.len()];
-        let subtable_rows = (self.rest.len() / self.system.hashes).max(1) as f64;
-        for first in 0..self.found.len() as u32 {
-            if block_of[first as usize] != NONE || self.proof[first as usize] != Proof::Equations {
-                continue;
-            }
-            block_of[first as usize] = first;
-            let mut flows = vec![first];
-            let mut rows: Vec<Vec<u32>> = vec![Vec::new(); self.system.hashes];
-            let mut satisfied = true;
-            let mut complete = true;
-            let mut next = 0;
-            while let Some(&flow) = flows.get(next) {
-                next += 1;
-                for (subtable, &row) in self.system.rows_of(flow as usize).iter().enumerate() {
-                    if !self.is_closed(row) {
-                        complete = false;
-                        continue;
-                    }
-                    if seen_row[row as usize] {
-                        continue;
-                    }
-                    seen_row[row as usize] = true;
-                    rows[subtable].push(row);
-                    satisfied &= self.rest[row as usize] == 0;
-                    for at in self.flows_of(row) {
-                        let other = self.flows[at] as usize;
-                        if self.proof[other] == Proof::Equations && block_of[other] == NONE {
-                            block_of[other] = first;
-                            flows.push(other as u32);
-                        }
-                    }
-                }
-            }
-            if satisfied && self.shows_hidden_flows(&flows, &rows, complete, subtable_rows, checks)
-            {
-                for flow in flows {
+        for block in self.blocks() {
+            if block.satisfied && self.shows_hidden_flows(&block, checks) {
+                for flow in block.flows {
                     self.proof[flow as usize] = Proof::Exact;
                 }
             }
         }
     }
 
+    /// The same for blocks that are so large, and have so many equations to spare, that a hidden
+    /// flow's column is no combination of theirs, without an elimination to prove it.
+    fn judge_large_blocks(&mut self) {
+        for block in self.blocks() {
+            let is_large = block.flows.len() >= GENERIC_FLOWS && block.complete;
+            if is_large && block.satisfied && self.spare_rows(&block) >= GENERIC_SPARE_ROWS {
+                for flow in block.flows {
+                    self.proof[flow as usize] = Proof::Exact;
+                }
+            }
+        }
+    }
+
+    /// Equations of a block beyond its flows and the equal sums of its subtables.
+    fn spare_rows(&self, block: &Block) -> i64 {
+        let rows: usize = block.rows.iter().map(Vec::len).sum();
+        rows as i64 - block.flows.len() as i64 - (self.system.hashes as i64 - 1)
+    }
+
+    /// Flows that follow from the equations, connected by closed rows.
+    fn blocks(&self) -> Vec<Block> {
+        let mut blocks = Vec::new();
+        let mut seen_flow = vec![false; self.found.len()];
+        let mut seen_row = vec![false; self.rest.len()];
+        for first in 0..self.found.len() as u32 {
+            if seen_flow[first as usize] || self.proof[first as usize] != Proof::Equations {
+                continue;
+            }
+            seen_flow[first as usize] = true;
+            let mut block = Block {
+                flows: vec![first],
+                rows: vec![Vec::new(); self.system.hashes],
+                satisfied: true,
+                complete: true,
+            };
+            let mut next = 0;
+            while let Some(&flow) = block.flows.get(next) {
+                next += 1;
+                for (subtable, &row) in self.system.rows_of(flow as usize).iter().enumerate() {
+                    if !self.is_closed(row) {
+                        block.complete = false;
+                        continue;
+                    }
+                    if std::mem::replace(&mut seen_row[row as usize], true) {
+                        continue;
+                    }
+                    block.rows[subtable].push(row);
+                    block.satisfied &= self.rest[row as usize] == 0;
+                    for at in self.flows_of(row) {
+                        let other = self.flows[at] as usize;
+                        if self.proof[other] == Proof::Equations && !seen_flow[other] {
+                            seen_flow[other] = true;
+                            block.flows.push(other as u32);
+                        }
+                    }
+                }
+            }
+            blocks.push(block);
+        }
+        blocks
+    }
+
     /// Whether a hidden flow in a block would leave an equation unsatisfied, but for
     /// [`BLIND_SPOT`].
-    fn shows_hidden_flows(
-        &self,
-        flows: &[u32],
-        rows: &[Vec<u32>],
-        complete: bool,
-        subtable_rows: f64,
-        checks: &[u64],
-    ) -> bool {
-        let row_total: usize = rows.iter().map(Vec::len).sum();
-        let spare = row_total as i64 - flows.len() as i64 - (self.system.hashes as i64 - 1);
+    fn shows_hidden_flows(&self, block: &Block, checks: &[u64]) -> bool {
+        let Block { flows, rows, .. } = block;
+        let spare = self.spare_rows(block);
+        let subtable_rows = (self.rest.len() / self.system.hashes).max(1) as f64;
         // A hidden flow only in part within the block makes the subtables' sums differ.
-        let within: f64 = rows
+        let shares = rows
             .iter()
-            .map(|rows| (rows.len() as f64 / subtable_rows).min(1.0))
-            .product();
+            .map(|rows| (rows.len() as f64 / subtable_rows).min(1.0));
+        let within: f64 = shares.product();
         let share = flows.len() as f64 / self.found.len() as f64;
-        if complete && within <= BLIND_SPOT * share.min(0.01) {
+        if block.complete && within <= BLIND_SPOT * share.min(0.01) {
             return true;
         }
         if spare < 1 || rows.iter().any(Vec::is_empty) {

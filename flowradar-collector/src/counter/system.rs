@@ -1,11 +1,15 @@
 //! What goes into the counter solver and what comes out of it.
 
+use flowradar_core::CounterStatus;
 use thiserror::Error;
 
 /// The fewest hash functions (and so subtables) a counting table may have here.
 pub const MIN_HASHES: usize = 2;
 /// The most hash functions (and so subtables) a counting table may have here.
 pub const MAX_HASHES: usize = 6;
+
+/// Count of a row that bounds nothing: more than all flows together may count.
+pub(super) const NO_LIMIT: i64 = i64::MAX / 2;
 
 /// One switch's counting table as linear equations: one row a cell, one column a flow.
 ///
@@ -15,7 +19,7 @@ pub const MAX_HASHES: usize = 6;
 pub struct SwitchSystem {
     /// Cells that a flow occupies, one in each subtable; [`MIN_HASHES`]`..=`[`MAX_HASHES`].
     pub hashes: usize,
-    /// What each cell counted.
+    /// What each cell counted; `u64::MAX` if the cell was full, so that it may have been more.
     pub counts: Vec<u64>,
     /// Whether all flows that count in a cell are among `flows`, as far as the caller knows. A
     /// cell with undecoded flows is no equation; it still bounds the flows that are known.
@@ -27,25 +31,9 @@ pub struct SwitchSystem {
     /// What each flow counts at least here: 1 packet for a flow that is in the switch's FlowCount
     /// and FlowXOR, 0 for one that its flow filter only may have hidden.
     pub least: Vec<u64>,
-    /// Counters that are known from elsewhere (SingleDecode). Used where the search starts; the
-    /// solver proves a counter itself before it calls it exact.
+    /// Likely counters, for example of SingleDecode; or empty. They save work; the solver proves a
+    /// counter itself before it calls it exact.
     pub hints: Vec<Option<u64>>,
-}
-
-/// How well a counter is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CounterStatus {
-    /// Proved by this switch's own equations.
-    Exact,
-    /// Satisfies every equation of the network if losses are sparse.
-    Joint,
-    /// Not determined; the true counter is within these bounds, both included.
-    Unresolved {
-        /// The counter is at least this.
-        least: u64,
-        /// The counter is at most this.
-        most: u64,
-    },
 }
 
 /// The counters of one switch, in the order of [`SwitchSystem::flows`].
@@ -53,7 +41,8 @@ pub enum CounterStatus {
 pub struct SwitchCounters {
     /// The counters; of unresolved ones the best estimate within the bounds.
     pub values: Vec<u64>,
-    /// How well each counter is known.
+    /// How well each counter is known. The upper bound of an unresolved one is `u64::MAX` if all
+    /// its cells were full.
     pub statuses: Vec<CounterStatus>,
     /// Equations that the values leave unsatisfied: hidden flows, or losses that were not located.
     pub unexplained_rows: usize,
@@ -163,9 +152,32 @@ pub enum CounterInputError {
 }
 
 impl SwitchSystem {
-    /// Largest count that is used as an equation: sums over all flows then stay within `i64`.
+    /// Largest count that is used: sums over all flows then stay within `i64`.
     pub(super) fn count_limit(&self) -> u64 {
         (i64::MAX as u64 / 4) / (self.flows.len() as u64 + 1)
+    }
+
+    /// The counts, and [`NO_LIMIT`] for those that say nothing.
+    pub(super) fn signed_counts(&self) -> Vec<i64> {
+        let limit = self.count_limit();
+        let counts = self.counts.iter();
+        counts
+            .map(|&count| {
+                if count <= limit {
+                    count as i64
+                } else {
+                    NO_LIMIT
+                }
+            })
+            .collect()
+    }
+
+    /// Whether each row is an equation.
+    pub(super) fn equations(&self) -> Vec<bool> {
+        let limit = self.count_limit();
+        let rows = self.counts.iter().zip(&self.known);
+        rows.map(|(&count, &known)| known && count <= limit)
+            .collect()
     }
 
     /// Rows of the flow at `position`.
@@ -196,7 +208,11 @@ pub(super) fn validate(
             ("known", system.known.len(), rows),
             ("cells", system.cells.len(), flows.saturating_mul(hashes)),
             ("least", system.least.len(), flows),
-            ("hints", system.hints.len(), flows),
+            (
+                "hints",
+                system.hints.len(),
+                if system.hints.is_empty() { 0 } else { flows },
+            ),
         ] {
             if found != expected {
                 return Err(CounterInputError::Length {

@@ -150,6 +150,7 @@ fn random_spec(seed: u64) -> NetworkSpec {
     };
     let (lossy, in_flight, looping) = (fault(0.3), fault(0.3), fault(0.1));
     let (phantom, hidden, undecoded) = (fault(0.1), fault(3.0), fault(0.1));
+    let hidden: f64 = hidden;
     let (missing, within_rack, within_pod) = (fault(0.5), fault(0.5), fault(0.5));
     let flows = 1 << (3 + random.below(7));
     NetworkSpec {
@@ -275,5 +276,57 @@ fn classify() {
     }
     for (key, (all, wrong)) in table {
         eprintln!("{key} {all:8} {wrong:6} {:.5}", wrong as f64 / all as f64);
+    }
+}
+
+#[test]
+#[ignore = "experiment"]
+fn phases() {
+    use super::elimination::{Elimination, SparseColumns};
+    let mut random = Random(5);
+    for flows in [10_000usize, 100_000] {
+        let subtable = (flows as f64 * 1.025 / 4.0) as usize;
+        let mut matrix = SparseColumns {
+            starts: vec![0],
+            row_count: subtable * 4,
+            ..SparseColumns::default()
+        };
+        for _ in 0..(flows as f64
+            * std::env::var("SHARE")
+                .ok()
+                .and_then(|t| t.parse().ok())
+                .unwrap_or(1.0)) as usize
+        {
+            for k in 0..4 {
+                matrix
+                    .rows
+                    .push((k * subtable + random.below(subtable)) as u32);
+            }
+            matrix.starts.push(matrix.rows.len() as u32);
+        }
+        let x: Vec<i64> = (0..matrix.len())
+            .map(|_| random.below(1000) as i64)
+            .collect();
+        let mut counts = vec![0i64; matrix.row_count];
+        for (c, &v) in x.iter().enumerate() {
+            for &r in matrix.column(c as u32) {
+                counts[r as usize] += v;
+            }
+        }
+        let start = std::time::Instant::now();
+        let e = Elimination::new(matrix.clone(), 1 << 30, true);
+        eprintln!("{flows}: eliminate {:?}", start.elapsed());
+        let Ok(e) = e else {
+            eprintln!("{:?}", e.err());
+            continue;
+        };
+        eprintln!("  dense {}", e.dense_columns());
+        let start = std::time::Instant::now();
+        let solved = e.solve(&mut counts);
+        eprintln!(
+            "  solve {:?} {}",
+            start.elapsed(),
+            solved.as_ref() == Some(&x)
+        );
     }
 }
