@@ -489,6 +489,22 @@ proptest! {
     }
 }
 
+/// Packets that no flow accounts for: nothing is decoded wrong, but it is not all that was there.
+#[test]
+fn packets_without_a_flow() {
+    let mut bytes = vector("tiny-empty");
+    let packet_counts = 128 + 8 + 32 + 8;
+    for subtable in 0..2 {
+        bytes[packet_counts + subtable] = 1;
+    }
+    bytes[80] = 1;
+    fix_checksums(&mut bytes);
+    let flowset = read(&bytes).expect("the right form");
+    let decoded = single_decode::<FlowKeyV4, _>(&flowset).expect("the same kind of key");
+    assert_eq!(decoded.flows, []);
+    assert!(!decoded.is_complete(), "{decoded:?}");
+}
+
 /// Even the layout with the most memory for each byte of input stays within the bound.
 #[test]
 fn memory_of_decoding() {

@@ -83,8 +83,13 @@ pub struct SingleDecode<K> {
 
 impl<K> SingleDecode<K> {
     /// Whether every flow was found and every counter is exact.
+    ///
+    /// Not if a proof fails, even where no counter depends on it: packets without any flow are a
+    /// damaged report.
     pub fn is_complete(&self) -> bool {
         self.leftover.cells == 0
+            && self.packets_proof == Proof::Proved
+            && self.bytes_proof.is_none_or(|proof| proof == Proof::Proved)
             && self.flows.iter().all(|flow| {
                 flow.packets.is_exact() && flow.bytes.is_none_or(|bytes| bytes.is_exact())
             })
