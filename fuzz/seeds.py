@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""Write small inputs for every fuzz target to fuzz/corpus/, for the fuzzers to start from.
+
+Flowsets come from flowradar-core/tests/vectors; frames, capture files and topologies are made here.
+"""
+
+import gzip
+import pathlib
+import random
+import struct
+
+FUZZ = pathlib.Path(__file__).resolve().parent
+VECTORS = FUZZ.parent / "flowradar-core/tests/vectors"
+
+
+def write(target, name, data):
+    directory = FUZZ / "corpus" / target
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / name).write_bytes(data)
+
+
+# Frames -------------------------------------------------------------------------------------------
+
+
+def ipv4(protocol, payload, options=b"", fragment=0):
+    words = 5 + len(options) // 4
+    length = 4 * words + len(payload)
+    header = struct.pack(">BBHHHBBH", 0x40 | words, 0, length, 1, fragment, 64, protocol, 0)
+    return header + bytes([10, 0, 0, 1, 10, 0, 0, 2]) + options + payload
+
+
+def ipv6(protocol, payload):
+    header = struct.pack(">IHBB", 6 << 28, len(payload), protocol, 64)
+    return header + b"\x20\x01\x0d\xb8" + bytes(11) + b"\1" + bytes(15) + b"\2" + payload
+
+
+PORTS = struct.pack(">HH", 49152, 443)
+PACKETS = {
+    "tcp": ipv4(6, PORTS + bytes(16)),
+    "udp-options": ipv4(17, PORTS + bytes(4), options=b"\x94\x04\0\0"),
+    "icmp": ipv4(1, b"\x08\0" + bytes(6)),
+    "fragment": ipv4(17, bytes(8), fragment=0x2000 | 185),
+    "gre": ipv4(47, bytes(8)),
+    "tcp6": ipv6(6, PORTS + bytes(16)),
+    "icmp6": ipv6(58, b"\x86\0" + bytes(6)),
+    # Hop-by-hop, routing, destination options, fragment, then UDP.
+    "extensions6": ipv6(
+        0,
+        b"\x2b\0" + bytes(6)
+        + b"\x3c\0" + bytes(6)
+        + b"\x2c\0" + bytes(6)
+        + b"\x11\0\0\1" + bytes(4)
+        + PORTS + bytes(4),
+    ),
+}
+
+
+def ether_type(packet):
+    return b"\x86\xdd" if packet[0] >> 4 == 6 else b"\x08\0"
+
+
+def frames():
+    """Link type (as numbered by the packet_parser target and by pcap) and frame."""
+    for name, packet in PACKETS.items():
+        version = packet[0] >> 4
+        kind = ether_type(packet)
+        yield f"ethernet-{name}", 0, 1, bytes(12) + kind + packet
+        yield f"vlan-{name}", 0, 1, bytes(12) + b"\x88\xa8\0\1\x81\0\0\2" + kind + packet
+        yield f"raw-{name}", 1, 101, packet
+        number, pcap = (2, 228) if version == 4 else (3, 229)
+        yield f"raw-version-{name}", number, pcap, packet
+        yield f"sll-{name}", 4, 113, b"\0\0\0\1\0\6" + bytes(8) + kind + packet
+        yield f"sll2-{name}", 5, 276, kind + bytes(2) + struct.pack(">IHBB", 1, 1, 0, 6) + bytes(8) + packet
+        family = 2 if version == 4 else 30
+        yield f"loopback-{name}", 6, 0, struct.pack("<I", family) + packet
+
+
+# Traces -------------------------------------------------------------------------------------------
+
+
+def pcap(order, magic, link_type, packets, extra=b""):
+    out = struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, 65535, link_type)
+    for number, packet in enumerate(packets):
+        out += struct.pack(order + "IIII", 1_700_000_000 + number, number, len(packet), len(packet))
+        out += extra + packet
+    return out
+
+
+def block(order, kind, body):
+    body += bytes(-len(body) % 4)
+    length = struct.pack(order + "I", 12 + len(body))
+    return struct.pack(order + "I", kind) + length + body + length
+
+
+def pcapng(order, link_type, packets):
+    section = struct.pack(order + "IHHq", 0x1A2B3C4D, 1, 0, -1)
+    # Options: if_tsresol 10^-9, end.
+    options = struct.pack(order + "HHB3xHH", 9, 1, 9, 0, 0)
+    interface = struct.pack(order + "HHI", link_type, 0, 65535) + options
+    out = block(order, 0x0A0D0D0A, section) + block(order, 1, interface)
+    for number, packet in enumerate(packets):
+        length = len(packet)
+        out += block(order, 6, struct.pack(order + "IIIII", 0, 0, number, length, length) + packet)
+        out += block(order, 3, struct.pack(order + "I", length) + packet)
+        out += block(order, 2, struct.pack(order + "HHIIII", 0, 0, 0, 5, length, length) + packet)
+    return out + block(order, 5, struct.pack(order + "III", 0, 0, 0)) + block(order, 0xBAD, b"x")
+
+
+def traces():
+    by_link_type = {}
+    for _, _, link_type, frame in frames():
+        by_link_type.setdefault(link_type, []).append(frame)
+    for link_type, packets in by_link_type.items():
+        yield f"pcap-{link_type}", pcap("<", 0xA1B2C3D4, link_type, packets)
+    packets = by_link_type[1][:4]
+    yield "pcap-big-endian", pcap(">", 0xA1B2C3D4, 1, packets)
+    yield "pcap-nanoseconds", pcap("<", 0xA1B23C4D, 1, packets)
+    yield "pcap-modified", pcap("<", 0xA1B2CD34, 1, packets, extra=bytes(8))
+    yield "pcapng", pcapng("<", 1, packets)
+    yield "pcapng-big-endian", pcapng(">", 101, by_link_type[101][:3])
+    yield "pcapng-sections", pcapng("<", 1, packets[:1]) + pcapng(">", 113, by_link_type[113][:1])
+    yield "pcap-gzip", gzip.compress(pcap("<", 0xA1B2C3D4, 1, packets), mtime=0)
+    yield "pcapng-gzip", gzip.compress(pcapng("<", 1, packets), mtime=0)
+    yield "pcap-zstd", zstd(pcap("<", 0xA1B2C3D4, 1, packets))
+    yield "pcap-zstd-skippable", b"\x50\x2a\x4d\x18\4\0\0\0skip" + zstd(pcap("<", 0xA1B2C3D4, 1, packets))
+
+
+def zstd(data):
+    """One frame with one raw block: RFC 8878, window of 1 KiB, no checksum."""
+    out = b"\x28\xb5\x2f\xfd\0\0"
+    blocks = [data[i : i + 1024] for i in range(0, len(data), 1024)]
+    for number, content in enumerate(blocks):
+        header = len(content) << 3 | (number == len(blocks) - 1)
+        out += header.to_bytes(3, "little") + content
+    return out
+
+
+# Topologies ---------------------------------------------------------------------------------------
+
+TOPOLOGIES = {
+    "pair": """{"version": 1, "switches": ["left", "right"],
+ "hosts": [{"name": "a"}, {"name": "b", "address": "192.0.2.7"}],
+ "links": [["a", "left"], ["left", "right"], ["b", "right"]]}""",
+    "triangle": """{"version": 1, "switches": ["s0", "s1", "s2"],
+ "hosts": [{"name": "h0"}, {"name": "h1", "address": "10.0.0.1"}],
+ "links": [["s0", "s1"], ["s1", "s2"], ["s2", "s0"], ["h0", "s0"], ["s2", "h1"], ["h0", "s1"]]}""",
+    "fat-tree": """{"version": 1, "fat_tree_k": 2, "switches": [], "hosts": [], "links": []}""",
+    "empty": "{}",
+}
+
+
+def main():
+    for path in sorted(VECTORS.glob("*.flowset")):
+        data = path.read_bytes()
+        write("flowset_reader", path.stem, data)
+        for choice in (0, 0x5555555555555555, 0xFFFFFFFFFFFFFFFF):
+            seed = data + struct.pack("<Q", choice)
+            write("flowset_fixed_checksums", f"{path.stem}-{choice:x}", seed)
+    tiny = (VECTORS / "tiny-empty.flowset").read_bytes()
+    write("flowset_reader", "two", tiny + tiny)
+    # Structured input: any bytes will do.
+    source = random.Random(1)
+    for length in (40, 100, 300, 1000, 3000):
+        for number in range(8):
+            write("decoder_truth", f"{length}-{number}", source.randbytes(length))
+    for name, number, _, frame in frames():
+        write("packet_parser", name, bytes([number, 0, 0]) + frame)
+        write("packet_parser", f"{name}-cut", bytes([number, 0, 20]) + frame[:-20])
+    for name, data in traces():
+        write("trace_reader", name, b"\0" + data)
+    write("trace_reader", "tuple13", b"\3" + bytes(range(39)))
+    for name, text in TOPOLOGIES.items():
+        write("topology_parser", name, text.encode())
+
+
+if __name__ == "__main__":
+    main()
