@@ -25,8 +25,8 @@ const MAX_SUPPORT: usize = 4096;
 const MAX_ROUNDS: usize = 6;
 
 /// Largest chance that one of a switch's flows has the cells of a random one, up to which
-/// deviations are believed there.
-const MAX_COINCIDENCE: f64 = 2e-3;
+/// deviations are believed there; a tenth of it where equations are left unsatisfied.
+const MAX_COINCIDENCE: f64 = 0.02;
 
 /// What is known about the columns of all parts.
 pub(super) struct Certificate {
@@ -343,7 +343,10 @@ impl<'a> Equations<'a> {
     /// Small tables explain much by chance: there, deviations are not believed, nor counters that
     /// no other switch supports if equations are left over, nor flows that are doubtful elsewhere.
     fn mark_coincidences(&self, classes: &Classes, unsatisfied: &[usize], doubtful: &mut [bool]) {
-        let is_small: Vec<bool> = self.joint.parts.iter().map(is_small).collect();
+        let parts = self.joint.parts.iter().zip(unsatisfied);
+        let is_small: Vec<bool> = parts
+            .map(|(part, &left)| is_small(part, left > 0))
+            .collect();
         let mut doubtful_elsewhere = vec![false; self.joint.unknown_count];
         let unknown_of = |column: &Column| {
             self.joint.parts[column.part as usize].unknowns[column.column as usize] as usize
@@ -459,7 +462,13 @@ impl<'a> Equations<'a> {
     }
 }
 
-fn is_small(part: &Part) -> bool {
+fn is_small(part: &Part, has_unsatisfied: bool) -> bool {
     let subtable = part.counts.len() as f64 / part.hashes as f64;
-    part.unknowns.len() as f64 / subtable.powi(part.hashes as i32) > MAX_COINCIDENCE
+    let coincidence = part.unknowns.len() as f64 / subtable.powi(part.hashes as i32);
+    coincidence
+        > if has_unsatisfied {
+            MAX_COINCIDENCE / 10.0
+        } else {
+            MAX_COINCIDENCE
+        }
 }

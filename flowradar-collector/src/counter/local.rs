@@ -3,11 +3,12 @@
 use super::elimination::{Elimination, EliminationFailure, SparseColumns};
 use super::system::SwitchSystem;
 
-/// Largest probability with which a hidden flow may go unnoticed in a block that is called exact.
+/// Largest probability with which a hidden flow may go unnoticed in what is called exact at one
+/// switch.
 ///
-/// A hidden flow whose cells are exactly those of a known flow can never be noticed, so a small
-/// table cannot prove anything: with 100 flows over 3 · 41 cells the chance is 0.0015.
-const BLIND_SPOT: f64 = 1e-3;
+/// A hidden flow whose cells are just those of a known flow can never be noticed, so a small table
+/// cannot prove much: with 100 flows in 3 · 41 cells the chance is 0.0015.
+const BLIND_SPOT: f64 = 1e-4;
 /// Hypothetical hidden flows tried on each block.
 const TRIALS: usize = 1024;
 /// From this many flows a block's checks are generic: a check that holds by chance modulo 2 fails
@@ -479,13 +480,21 @@ impl<'a> Rows<'a> {
     }
 
     /// Calls the flows of a block exact where every equation is satisfied and a hidden flow would
-    /// have left one unsatisfied.
+    /// have left one unsatisfied, the safest blocks first, up to [`BLIND_SPOT`] for the switch.
     fn judge_blocks(&mut self, checks: &[u64]) {
-        for block in self.blocks() {
-            if block.satisfied && self.shows_hidden_flows(&block, checks) {
-                for flow in block.flows {
-                    self.proof[flow as usize] = Proof::Exact;
-                }
+        let blocks = self.blocks().into_iter().filter(|block| block.satisfied);
+        let mut blocks: Vec<(f64, Block)> = blocks
+            .map(|block| (self.blind_spot(&block, checks), block))
+            .collect();
+        blocks.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let mut blind = 0.0;
+        for (blind_spot, block) in blocks {
+            blind += blind_spot;
+            if blind > BLIND_SPOT {
+                break;
+            }
+            for flow in block.flows {
+                self.proof[flow as usize] = Proof::Exact;
             }
         }
     }
@@ -552,42 +561,56 @@ impl<'a> Rows<'a> {
         blocks
     }
 
-    /// Whether a hidden flow in a block would leave an equation unsatisfied, but for
-    /// [`BLIND_SPOT`].
-    fn shows_hidden_flows(&self, block: &Block, checks: &[u64]) -> bool {
-        let Block { flows, rows, .. } = block;
+    /// Probability that a hidden flow, with a random cell in each subtable, changes a block's
+    /// counters and leaves none of its equations unsatisfied.
+    fn blind_spot(&self, block: &Block, checks: &[u64]) -> f64 {
+        let Block {
+            flows,
+            rows,
+            complete,
+            ..
+        } = block;
         let spare = self.spare_rows(block);
-        let subtable_rows = (self.rest.len() / self.system.hashes).max(1) as f64;
-        // A hidden flow only in part within the block makes the subtables' sums differ.
-        let shares = rows
+        let subtable = (self.rest.len() / self.system.hashes).max(1) as f64;
+        let shares: Vec<f64> = rows
             .iter()
-            .map(|rows| (rows.len() as f64 / subtable_rows).min(1.0));
-        let within: f64 = shares.product();
-        let share = flows.len() as f64 / self.found.len() as f64;
-        if block.complete && within <= BLIND_SPOT * share.min(0.01) {
-            return true;
+            .map(|rows| (rows.len() as f64 / subtable).min(1.0))
+            .collect();
+        // Only in part within a complete block, it makes the sums of the subtables differ.
+        let within: f64 = shares.iter().product();
+        if spare < 1 {
+            return if *complete { within } else { 1.0 };
         }
-        if spare < 1 || rows.iter().any(Vec::is_empty) {
-            return false;
-        }
-        let same_cells: f64 =
-            flows.len() as f64 / rows.iter().map(|rows| rows.len() as f64).product::<f64>();
+        // It has just the cells of a flow of the block.
+        let closed = |flow: u32| {
+            let rows = self.system.rows_of(flow as usize).iter();
+            rows.filter(|&&row| self.is_closed(row)).count() as i32
+        };
+        let same_cells: f64 = flows.iter().map(|&flow| subtable.powi(-closed(flow))).sum();
         let mut random = mix(u64::from(flows[0]) ^ 0x5bd1_e995);
         let mut unnoticed = 0;
         for _ in 0..TRIALS {
+            let mut touched = false;
             let mut word = 0;
-            for rows in rows {
+            for (rows, &share) in rows.iter().zip(&shares) {
                 random = mix(random);
-                let at = (random >> 32) as usize % rows.len();
-                word ^= checks[rows[at] as usize];
+                if *complete || (random as u32 as f64) < share * f64::from(u32::MAX) {
+                    let at = ((random >> 32) * rows.len() as u64) >> 32;
+                    word ^= rows.get(at as usize).map_or(0, |&row| checks[row as usize]);
+                    touched = true;
+                }
             }
-            unnoticed += usize::from(word == 0);
+            unnoticed += usize::from(touched && word == 0);
         }
         let mut unnoticed = unnoticed as f64 / TRIALS as f64;
         if flows.len() >= GENERIC_FLOWS {
             unnoticed -= 1.5 * 0.5f64.powi(spare.min(60) as i32);
         }
-        within * unnoticed.max(same_cells) <= BLIND_SPOT
+        same_cells.max(if *complete {
+            within * unnoticed
+        } else {
+            unnoticed
+        })
     }
 
     fn values(&self) -> Vec<Option<i64>> {
