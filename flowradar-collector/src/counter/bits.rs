@@ -1,7 +1,7 @@
 //! Dense matrices over GF(2), a bit an entry.
 
 /// Columns reduced at once by the method of the four Russians: 2^8 combinations fit the L2 cache.
-const BLOCK: usize = 8;
+pub(super) const BLOCK: usize = 8;
 
 /// A dense matrix over GF(2), rows packed into 64-bit words.
 #[derive(Clone, Debug)]

@@ -19,7 +19,7 @@
 
 use std::collections::BinaryHeap;
 
-use super::bits::{BitMatrix, add_bits};
+use super::bits::{BLOCK, BitMatrix, add_bits};
 
 /// Binary digits after which lifting gives up: counters and their differences fit.
 const MAX_DIGITS: u32 = 62;
@@ -67,12 +67,21 @@ impl SparseColumns {
     }
 }
 
+/// What the dense part of an elimination may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Budget {
+    /// Bytes.
+    pub(super) bytes: usize,
+    /// Operations on 64-bit words.
+    pub(super) word_operations: u64,
+}
+
 /// Why a matrix could not be eliminated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EliminationFailure {
     /// The columns are not independent over GF(2).
     Deficient,
-    /// The dense part is larger than the memory allowed.
+    /// The dense part is larger than allowed.
     OverBudget,
 }
 
@@ -94,12 +103,12 @@ pub(super) struct Elimination {
 }
 
 impl Elimination {
-    /// Eliminates `matrix`, or says why not; at most `budget` bytes for the dense part.
+    /// Eliminates `matrix`, or says why not.
     ///
     /// With `solvable` the inverse of the dense part is kept for [`Self::solve`].
     pub(super) fn new(
         matrix: SparseColumns,
-        budget: usize,
+        budget: Budget,
         solvable: bool,
     ) -> Result<Self, EliminationFailure> {
         if matrix.len() > matrix.row_count {
@@ -114,10 +123,17 @@ impl Elimination {
             return Err(EliminationFailure::Deficient);
         }
         let width = (dense_rows.len() + if solvable { inactive.len() } else { 0 }).max(1);
-        let bytes = width.div_ceil(64) * 8 * (inactive.len() + 256);
-        let Some(rest) = budget.checked_sub(bytes) else {
+        let words = width.div_ceil(64);
+        let operations = (inactive.len() as u64).pow(2) * words as u64 / BLOCK as u64;
+        let Some(rest) = budget
+            .bytes
+            .checked_sub(words * 8 * (inactive.len() + (1 << BLOCK)))
+        else {
             return Err(EliminationFailure::OverBudget);
         };
+        if operations > budget.word_operations {
+            return Err(EliminationFailure::OverBudget);
+        }
         let mut dense = schur_complement(&matrix, &pivots, &inactive, &dense_rows, width, rest)?;
         if solvable {
             for place in 0..inactive.len() {
@@ -136,11 +152,6 @@ impl Elimination {
             dense,
             dense_pivots,
         })
-    }
-
-    /// Columns that the triangle left to the dense part.
-    pub(super) fn dense_columns(&self) -> usize {
-        self.inactive.len()
     }
 
     /// The integer solution of `matrix · x = counts`, or nothing if there is none within
@@ -431,4 +442,148 @@ fn schur_complement(
         }
     }
     Ok(dense)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::Random;
+    use super::*;
+
+    const BUDGET: Budget = Budget {
+        bytes: 1 << 24,
+        word_operations: 1 << 32,
+    };
+
+    fn random_matrix(
+        random: &mut Random,
+        columns: usize,
+        rows: usize,
+        ones: usize,
+    ) -> SparseColumns {
+        let mut matrix = SparseColumns {
+            row_count: rows,
+            ..SparseColumns::default()
+        };
+        matrix.starts.push(0);
+        for _ in 0..columns {
+            let mut column: Vec<u32> = Vec::new();
+            while column.len() < ones.min(rows) {
+                let row = random.below(rows) as u32;
+                if !column.contains(&row) {
+                    column.push(row);
+                }
+            }
+            matrix.rows.extend(column);
+            matrix.starts.push(matrix.rows.len() as u32);
+        }
+        matrix
+    }
+
+    /// Rank modulo a prime by dense elimination: full rank modulo any prime is full rank.
+    fn rank(matrix: &SparseColumns, prime: i64) -> usize {
+        let mut columns: Vec<Vec<i64>> = (0..matrix.len() as u32)
+            .map(|column| {
+                let mut dense = vec![0; matrix.row_count];
+                matrix
+                    .column(column)
+                    .iter()
+                    .for_each(|&row| dense[row as usize] = 1);
+                dense
+            })
+            .collect();
+        let mut rank = 0;
+        for row in 0..matrix.row_count {
+            let Some(pivot) = (rank..columns.len()).find(|&at| columns[at][row] != 0) else {
+                continue;
+            };
+            columns.swap(rank, pivot);
+            let pivot = columns[rank].clone();
+            for column in columns
+                .iter_mut()
+                .skip(rank + 1)
+                .filter(|column| column[row] != 0)
+            {
+                // Cross-multiplied, so that no inverse is needed.
+                let (scale, factor) = (pivot[row], column[row]);
+                for (entry, pivot) in column.iter_mut().zip(&pivot) {
+                    *entry = (*entry * scale - pivot * factor).rem_euclid(prime);
+                }
+            }
+            rank += 1;
+        }
+        rank
+    }
+
+    #[test]
+    fn proves_full_rank_just_where_it_is_modulo_2_and_solves() {
+        let random = &mut Random(3);
+        let (mut full, mut deficient) = (0, 0);
+        for round in 0..400 {
+            let columns = 1 + random.below(60);
+            let rows = (columns + random.below(12)).max(4);
+            let matrix = random_matrix(random, columns, rows, 2 + round % 4);
+            let expected = rank(&matrix, 2) == columns;
+            let solved = Elimination::new(matrix.clone(), BUDGET, true);
+            assert_eq!(solved.is_ok(), expected);
+            let Ok(elimination) = solved else {
+                deficient += 1;
+                continue;
+            };
+            full += 1;
+            assert_eq!(rank(&matrix, 1_000_003), columns);
+            let truth: Vec<i64> = (0..columns)
+                .map(|_| (random.word() >> 20) as i64 - (1 << 42))
+                .collect();
+            let mut counts = vec![0; rows];
+            for (column, &value) in truth.iter().enumerate() {
+                for &row in matrix.column(column as u32) {
+                    counts[row as usize] += value;
+                }
+            }
+            let mut inconsistent = counts.clone();
+            assert_eq!(elimination.solve(&mut counts), Some(truth));
+            if rows > columns {
+                inconsistent[random.below(rows)] += 1;
+                // A row that no column has cannot be satisfied either; any solution must be one.
+                if let Some(solution) = elimination.solve(&mut inconsistent.clone()) {
+                    for (column, &value) in solution.iter().enumerate() {
+                        for &row in matrix.column(column as u32) {
+                            inconsistent[row as usize] -= value;
+                        }
+                    }
+                    assert!(inconsistent.iter().all(|&rest| rest == 0));
+                }
+            }
+            let mut checks: Vec<u64> = (0..rows).map(|_| random.word()).collect();
+            elimination.checks(&mut checks);
+            for column in 0..columns as u32 {
+                let rows = matrix.column(column).iter();
+                assert_eq!(rows.fold(0, |word, &row| word ^ checks[row as usize]), 0);
+            }
+            assert!(rows == columns || checks.iter().any(|&word| word != 0));
+        }
+        assert!(
+            full > 50 && deficient > 50,
+            "{full} full, {deficient} deficient"
+        );
+    }
+
+    #[test]
+    fn keeps_to_the_budget() {
+        let matrix = random_matrix(&mut Random(9), 1000, 1100, 4);
+        for budget in [
+            Budget {
+                bytes: 1000,
+                ..BUDGET
+            },
+            Budget {
+                word_operations: 10,
+                ..BUDGET
+            },
+        ] {
+            let refused = Elimination::new(matrix.clone(), budget, true).map(|_| ());
+            assert_eq!(refused, Err(EliminationFailure::OverBudget));
+        }
+        assert!(Elimination::new(matrix, BUDGET, true).is_ok());
+    }
 }

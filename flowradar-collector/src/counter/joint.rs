@@ -13,6 +13,11 @@ const REFINEMENTS: usize = 8;
 /// Rounds of reweighting in each of them.
 const REFINEMENT_ROUNDS: usize = 4;
 
+/// Residuals below which an equation gets no more weight, round by round.
+const RESIDUAL_FLOORS: [f64; 4] = [8.0, 2.0, 0.5, 0.25];
+/// Conjugate gradients stop when no unknown would change by more.
+const TOLERANCE: f64 = 0.02;
+
 /// What the joint solve may still change at one switch.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
@@ -117,7 +122,7 @@ impl Joint {
         self.relax(
             &everything,
             &mut estimates,
-            3.min(options.rounds),
+            options.rounds,
             options,
             summary,
         );
@@ -205,11 +210,11 @@ impl Joint {
         let mut relaxation = Relaxation::new(layers, active.len(), pins);
         let mut values: Vec<f64> = active.iter().map(|&at| estimates[at as usize]).collect();
         for round in 0..rounds {
-            let floor: f64 = [8.0, 2.0, 0.5, 0.25][round.min(3)];
+            let floor = RESIDUAL_FLOORS[round.min(RESIDUAL_FLOORS.len() - 1)];
             relaxation.reweight(&values, |rest| 1.0 / rest.abs().max(floor));
-            let effort = relaxation.descend(&mut values, options.gradient_steps, 0.02);
+            let steps = relaxation.descend(&mut values, options.gradient_steps, TOLERANCE);
             summary.rounds += 1;
-            summary.gradient_steps += effort.gradient_steps;
+            summary.gradient_steps += steps;
         }
         for (&unknown, &value) in active.iter().zip(&values) {
             estimates[unknown as usize] = value;

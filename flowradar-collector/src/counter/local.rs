@@ -1,6 +1,6 @@
 //! CounterDecode of one switch by its own equations: what can be proved here is exact.
 
-use super::elimination::{Elimination, EliminationFailure, SparseColumns};
+use super::elimination::{Budget, Elimination, EliminationFailure, SparseColumns};
 use super::system::SwitchSystem;
 
 /// Largest probability with which a hidden flow may go unnoticed in what is called exact at one
@@ -40,13 +40,13 @@ pub(super) struct LocalCounters {
 pub(super) fn solve_switch(
     system: &SwitchSystem,
     guesses: &[Option<i64>],
-    dense_core_bytes: usize,
+    budget: Budget,
 ) -> LocalCounters {
     let mut rows = Rows::new(system);
     rows.close_at_lower_bounds();
     let mut state = rows.clone_state();
     rows.propagate(true);
-    let (_, mut over_budget) = rows.solve_cores(guesses, dense_core_bytes);
+    let (_, mut over_budget) = rows.solve_cores(guesses, budget);
     rows.judge_large_blocks();
     if rows.proof.contains(&Proof::Open) || rows.proof.contains(&Proof::Equations) {
         let proved = rows.exact_counters();
@@ -57,7 +57,7 @@ pub(super) fn solve_switch(
         state = rows.clone_state();
         for _ in 0..ATTEMPTS {
             rows.propagate(false);
-            let (cores, over) = rows.solve_cores(guesses, dense_core_bytes);
+            let (cores, over) = rows.solve_cores(guesses, budget);
             over_budget |= over;
             let checks = rows.checks(&cores);
             let unchecked = rows.unchecked(&checks);
@@ -136,8 +136,6 @@ struct Rows<'a> {
     lower: Vec<i64>,
     /// Number of open flows.
     open: Vec<u32>,
-    /// Number of flows.
-    size: Vec<u32>,
     starts: Vec<u32>,
     flows: Vec<u32>,
     proof: Vec<Proof>,
@@ -186,8 +184,7 @@ impl<'a> Rows<'a> {
             usable,
             rest,
             lower,
-            open: size.clone(),
-            size,
+            open: size,
             starts,
             flows,
             proof: vec![Proof::Open; flow_count],
@@ -339,12 +336,12 @@ impl<'a> Rows<'a> {
     fn solve_cores(
         &mut self,
         guesses: &[Option<i64>],
-        dense_core_bytes: usize,
+        budget: Budget,
     ) -> (Vec<(Core, Elimination)>, bool) {
         let mut solved = Vec::new();
         let mut over_budget = false;
         for core in self.cores() {
-            match self.solve_core(&core, guesses, dense_core_bytes) {
+            match self.solve_core(&core, guesses, budget) {
                 Ok(elimination) => solved.push((core, elimination)),
                 Err(EliminationFailure::OverBudget) => over_budget = true,
                 Err(EliminationFailure::Deficient) => {}
@@ -400,7 +397,7 @@ impl<'a> Rows<'a> {
         &mut self,
         core: &Core,
         guesses: &[Option<i64>],
-        dense_core_bytes: usize,
+        budget: Budget,
     ) -> Result<Elimination, EliminationFailure> {
         let mut place = vec![NONE; self.rest.len()];
         for (at, &row) in core.rows.iter().enumerate() {
@@ -433,7 +430,7 @@ impl<'a> Rows<'a> {
             }
         }
         let guessed = counts.iter().all(|&count| count == 0);
-        let elimination = Elimination::new(matrix, dense_core_bytes, !guessed)?;
+        let elimination = Elimination::new(matrix, budget, !guessed)?;
         if !guessed {
             let Some(solution) = elimination.solve(&mut counts) else {
                 return Err(EliminationFailure::Deficient);

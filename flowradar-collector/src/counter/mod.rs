@@ -40,20 +40,20 @@
 //!    that the unknowns are determined, and a random vector of the left kernel modulo 2⁶⁴ shows
 //!    every flow occurrence that could deviate unnoticed, and every pair that could in place of a
 //!    deviation found. These, and what they could be mistaken for, are unresolved. In tables so
-//!    small that a known flow has a random flow's cells with a probability of 0.002, deviations are
-//!    not believed at all.
+//!    small that a known flow has a random flow's cells with a probability of 0.02 (0.002 if equations
+//!    are left unsatisfied), deviations are not believed at all.
 //!
 //! # Cost
 //! Time is linear in the ones of the matrix (k a flow and switch) times the conjugate-gradient
 //! steps (about 40 to 100), but for step 3 of a single switch: there, with d of n flows left to the
 //! dense part (d ≈ n/8 just above the threshold of 1.0238 cells a flow at k = 4, if no flow has but
-//! one packet), d³/512 word operations and d²/4 bytes. [`CounterOptions::dense_core_bytes`] bounds
-//! it; beyond, counters are joint at best. Results do not depend on the number of threads.
+//! one packet), some d³/250 word operations and d²/4 bytes. [`CounterOptions`] bounds both; beyond,
+//! counters are joint at best. Results do not depend on the number of threads.
 //!
 //! # Limits
-//! - A hidden flow with just the cells of a known one cannot be noticed, here or anywhere. Blocks in
-//!   which a random hidden flow would go unnoticed with a probability above 0.001 are not exact: with
-//!   k = 3, tables below some 400 cells.
+//! - A hidden flow with just the cells of a known one cannot be noticed, here or anywhere. At one
+//!   switch, no more is called exact than what a random hidden flow changes unnoticed with a
+//!   probability of 0.0001: with k = 3, full tables below some 450 cells prove little.
 //! - With k = 2 a block of equations that has one solution has none to spare: only counters at
 //!   their lower bounds and very small blocks are exact.
 //! - Where all switches together have fewer equations than unknowns, or FlowDecode would not peel
@@ -99,6 +99,7 @@ use flowradar_core::CounterStatus;
 use rayon::prelude::*;
 
 use certify::certify;
+use elimination::Budget;
 use joint::{Joint, Part};
 use local::{LocalCounters, solve_switch};
 use system::NO_LIMIT;
@@ -160,6 +161,10 @@ fn solve_switches(
     systems: &[SwitchSystem],
     options: &CounterOptions,
 ) -> Vec<LocalCounters> {
+    let budget = Budget {
+        bytes: options.dense_core_bytes,
+        word_operations: options.dense_word_operations / systems.len().max(1) as u64,
+    };
     let mut guesses: Vec<Option<i64>> = vec![None; flow_count];
     let mut locals = Vec::with_capacity(systems.len());
     for wave in systems.chunks(WAVE) {
@@ -174,7 +179,7 @@ fn solve_switches(
                         _ => guesses[system.flows[position] as usize],
                     })
                     .collect();
-                solve_switch(system, &own, options.dense_core_bytes)
+                solve_switch(system, &own, budget)
             })
             .collect();
         for (system, solved) in wave.iter().zip(&solved) {

@@ -74,17 +74,20 @@ pub struct CounterSummary {
     pub deviations: usize,
     /// Equations left unsatisfied, over all switches.
     pub unexplained_rows: usize,
-    /// Switches whose dense core was larger than [`CounterOptions::dense_core_bytes`].
+    /// Switches whose elimination would have exceeded the limits of [`CounterOptions`].
     pub over_budget: usize,
 }
 
 /// Limits of the counter solver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CounterOptions {
-    /// Memory that the dense part of one switch's elimination may take, in bytes. Two switches (one
-    /// a thread) are eliminated at a time. Beyond the limit nothing in the core is called exact.
+    /// Memory that the dense part of one switch's elimination may take, in bytes. Each thread
+    /// eliminates one switch at a time. Beyond the limit nothing in the core is called exact.
     pub dense_core_bytes: usize,
-    /// Rounds of reweighting over the whole network.
+    /// Operations on 64-bit words that the dense parts of all switches' eliminations may take, an
+    /// equal share each. Beyond it nothing in the core is called exact.
+    pub dense_word_operations: u64,
+    /// Rounds of reweighting over the whole network, before those over what is not settled.
     pub rounds: usize,
     /// Conjugate-gradient steps in one round.
     pub gradient_steps: usize,
@@ -94,7 +97,8 @@ impl Default for CounterOptions {
     fn default() -> Self {
         Self {
             dense_core_bytes: 1 << 28,
-            rounds: 6,
+            dense_word_operations: 1 << 36,
+            rounds: 3,
             gradient_steps: 60,
         }
     }

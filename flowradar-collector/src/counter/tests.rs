@@ -499,7 +499,7 @@ fn systems_that_do_not_fit_are_refused() {
         (
             SwitchSystem {
                 flows: vec![1, 1],
-                ..good.clone()
+                ..good
             },
             CounterInputError::Flow { switch: 0, flow: 1 },
         ),
