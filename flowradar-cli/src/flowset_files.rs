@@ -41,6 +41,12 @@ pub(crate) fn is_of_switch(name: &str, switch: &SwitchName) -> bool {
     found == switch.as_str() && !epoch.is_empty() && epoch.bytes().all(|b| b.is_ascii_digit())
 }
 
+/// Whether a file's name ends like a flowset's.
+pub(crate) fn has_flowset_name(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension == EXTENSION)
+}
+
 /// Why a file gave no flowset.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FlowsetFileError {
@@ -158,10 +164,7 @@ fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, CommandError> {
         let mut in_folder = vec![];
         for entry in fs::read_dir(path).map_err(CommandError::file("read", path))? {
             let file = entry.map_err(CommandError::file("read", path))?.path();
-            if file
-                .extension()
-                .is_some_and(|extension| extension == EXTENSION)
-            {
+            if has_flowset_name(&file) {
                 in_folder.push(file);
             }
         }

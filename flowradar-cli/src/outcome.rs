@@ -4,8 +4,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use flowradar_core::layout::LayoutError;
-
 use crate::text::note;
 
 /// Exit code for errors other than wrong usage.
@@ -56,9 +54,6 @@ pub(crate) enum CommandError {
         /// The operating system's words.
         source: io::Error,
     },
-    /// No layout has such sizes.
-    #[error("no such layout: {0}")]
-    Layout(#[from] LayoutError),
     /// Standard output could not be written.
     #[error("cannot write the output: {0}")]
     Output(#[source] io::Error),

@@ -38,7 +38,6 @@ impl Progress {
     }
 
     /// Work whose end nobody knows.
-    #[allow(dead_code, reason = "for commands that follow")]
     pub(crate) fn spinner(title: impl Into<Cow<'static, str>>) -> Self {
         Self::new(title, 0, "{spinner} {msg} {elapsed}")
     }

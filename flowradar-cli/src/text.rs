@@ -1,6 +1,6 @@
 //! Words and numbers for people.
 
-use std::fmt::{Arguments, Display};
+use std::fmt::Arguments;
 use std::io::Write;
 
 /// Writes a line to standard error. Unlike `eprintln!` it does not panic if nobody reads it.
@@ -56,18 +56,6 @@ pub(crate) fn percent(part: u64, whole: u64) -> String {
     format!("{:.1} %", part as f64 * 100.0 / whole as f64)
 }
 
-/// Items with commas and an `and`: `a, b and c`.
-pub(crate) fn listed<T: Display>(items: impl IntoIterator<Item = T>) -> String {
-    let mut items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
-    let Some(last) = items.pop() else {
-        return String::new();
-    };
-    if items.is_empty() {
-        return last;
-    }
-    format!("{} and {last}", items.join(", "))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,12 +79,5 @@ mod tests {
         assert_eq!(counted(1, "flow"), "1 flow");
         assert_eq!(counted(0, "flow"), "0 flows");
         assert_eq!(counted(2000, "packet"), "2,000 packets");
-    }
-
-    #[test]
-    fn lists_end_in_and() {
-        assert_eq!(listed(["a"]), "a");
-        assert_eq!(listed(["a", "b", "c"]), "a, b and c");
-        assert_eq!(listed(Vec::<String>::new()), "");
     }
 }

@@ -166,6 +166,10 @@ impl BadFlowsetReport {
             error: bad.error.to_string(),
         }
     }
+
+    pub(crate) fn print(&self) {
+        note!("error: {}: {}", self.path, self.error);
+    }
 }
 
 /// What SingleDecode found in one flowset.
@@ -181,6 +185,9 @@ struct FlowsetReport {
     unresolved: u64,
     flows_not_found: u64,
     packets_not_found: u64,
+    /// At most so many flows are expected to be in no table, because the flow filter took them for
+    /// known ones.
+    hidden_flows_expected: f64,
     /// What is missing, why, and what would help. Empty if the flowset was decoded completely.
     problems: Vec<String>,
 }
@@ -206,7 +213,7 @@ impl DecodeSummary {
 
     fn print(&self) {
         for bad in &self.bad_flowsets {
-            note!("error: {}: {}", bad.path, bad.error);
+            bad.print();
         }
         for report in &self.reports {
             if !report.complete || self.reports.len() <= LINES_FOR_COMPLETE_MAX {
@@ -249,6 +256,7 @@ impl FlowsetReport {
             unresolved: flows - exact,
             flows_not_found: decoded.leftover.flows,
             packets_not_found: decoded.leftover.packets,
+            hidden_flows_expected: hidden_flows_expected(flowset, flows + decoded.leftover.flows),
             problems: problems(flowset, decoded),
         }
     }
@@ -296,6 +304,13 @@ fn problems<K: FlowKey>(flowset: &Flowset<Vec<u8>>, decoded: &SingleDecode<K>) -
     problems
 }
 
+/// Most flows expected to have been taken for known ones, among so many that the table knows, from
+/// how full the filter was at the end of the epoch. Before it was emptier.
+fn hidden_flows_expected(flowset: &Flowset<Vec<u8>>, recorded: u64) -> f64 {
+    let probability = flowset.filter().false_positive_probability();
+    recorded as f64 * probability / (1.0 - probability).max(f64::MIN_POSITIVE)
+}
+
 /// Flows that could not be found.
 fn leftover_problem(flowset: &Flowset<Vec<u8>>, found: u64, leftover: &Leftover) -> String {
     let cells = flowset.layout().table().cells() as f64;
@@ -313,6 +328,13 @@ fn leftover_problem(flowset: &Flowset<Vec<u8>>, found: u64, leftover: &Leftover)
         cells / flows.max(1) as f64,
         grouped(flows),
     );
+    let hidden = hidden_flows_expected(flowset, found + leftover.flows);
+    if hidden >= 0.5 {
+        problem.push_str(&format!(
+            ". The flow filter is too full too: up to about {hidden:.0} more may be hidden in other \
+             flows' cells"
+        ));
+    }
     if leftover.saturated_cells > 0 {
         problem.push_str(&format!(
             ". The FlowCount of {} is saturated, so there may be more",
@@ -336,7 +358,7 @@ fn leftover_problem(flowset: &Flowset<Vec<u8>>, found: u64, leftover: &Leftover)
 
 /// Counters that are not proved.
 fn column_problem(counter: &str, proof: Proof, unknown: usize) -> Option<String> {
-    if unknown == 0 {
+    if unknown == 0 && proof == Proof::Proved {
         return None;
     }
     let why = match proof {

@@ -1,5 +1,7 @@
 //! `encode`: packet traces to flowsets, as a switch would encode them.
 
+mod clock;
+mod estimate;
 mod report;
 mod stream;
 mod switch;
@@ -10,33 +12,29 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use flowradar_core::KeyKind;
-use flowradar_core::flowset::{Epoch, SwitchName};
-use hyperloglockless::HyperLogLogPlus;
+use flowradar_core::flowset::SwitchName;
+use flowradar_core::plan::PlanRequest;
 use xxhash_rust::xxh3::xxh3_64;
 
+use self::clock::EpochClock;
+use self::estimate::FlowEstimate;
 use self::report::EncodeSummary;
 use self::stream::PacketStream;
 use self::switch::SwitchEncoder;
 use crate::flowset_files;
-use crate::layout_options::LayoutOptions;
+use crate::layout_options::{
+    self, FAILURE_PROBABILITY, FilterArgument, LayoutOptions, PACKET_COUNT_BITS,
+    PACKET_COUNT_BITS_UNLIMITED,
+};
 use crate::outcome::{CommandError, Completeness};
 use crate::output;
 use crate::progress::Progress;
 use crate::text::note;
-use crate::trace::{InputFormat, TraceKey};
-use crate::units::EpochLength;
+use crate::trace::InputFormat;
+use crate::units::{self, EpochLength};
 
 /// Flows that a table is made for if nobody says and the input cannot be read twice.
 const FLOWS_DEFAULT: u64 = 100_000;
-
-/// Registers of the estimate of the number of flows, as a power of two: a standard error of 0.6 %.
-const ESTIMATE_PRECISION: u8 = 15;
-
-/// How much more flows than estimated a table is made for: five standard errors.
-const ESTIMATE_MARGIN: f64 = 1.03;
-
-/// Seed of the estimate's hashes, so that a trace gives the same flowsets every time.
-const ESTIMATE_SEED: u128 = 0x5EED;
 
 /// Most empty epochs one after the other that are written.
 const EMPTY_EPOCHS_MAX: u64 = 10_000;
@@ -105,6 +103,29 @@ pub(crate) struct EncodeArgs {
     #[arg(long)]
     json: bool,
 
+    /// Flows of one epoch (of IPv4, and as many of IPv6) that must be decodable
+    #[arg(long, value_name = "N", value_parser = units::parse_count, help_heading = "Layout")]
+    flows: Option<u64>,
+
+    /// Memory of one bank (for IPv4, and as much for IPv6) as on a switch: flow filter and counting
+    /// table, such as 2MB or 2MiB; chooses the number of flows
+    #[arg(
+        long,
+        value_name = "BYTES",
+        value_parser = units::parse_size,
+        conflicts_with_all = ["flows", "cells_per_flow"],
+        help_heading = "Layout"
+    )]
+    memory: Option<u64>,
+
+    /// Seed of the hash functions; without it, one that follows from the switch's name
+    #[arg(long, value_name = "S", help_heading = "Layout")]
+    seed: Option<u64>,
+
+    /// Arrangement of the flow filter
+    #[arg(long, value_enum, default_value_t = FilterArgument::Blocked, help_heading = "Layout")]
+    filter: FilterArgument,
+
     #[command(flatten)]
     layout: LayoutOptions,
 }
@@ -125,22 +146,18 @@ pub(crate) fn run(args: &EncodeArgs) -> Result<Completeness, CommandError> {
 
     let planned = planned_flows(args)?;
     let seed = args
-        .layout
         .seed
         .unwrap_or_else(|| xxh3_64(args.switch.as_str().as_bytes()));
-    // An epoch without an end may hold any number of packets.
-    let packet_count_bits = if args.epoch == EpochLength::Whole {
-        32
-    } else {
-        24
+    let layout = |key, size| -> Result<_, CommandError> {
+        let request = request(args, key, size)?.seed(seed);
+        Ok(layout_options::plan(&request)?.layout)
     };
-    let layout = |key, flows| args.layout.layout(key, flows, seed, packet_count_bits);
     let mut encoder = SwitchEncoder::new(
         args.switch.clone(),
         &args.out,
         planned,
-        layout(KeyKind::V4, planned.v4)?,
-        layout(KeyKind::V6, planned.v6)?,
+        layout(KeyKind::V4, PlanRequest::flows(planned.v4))?,
+        layout(KeyKind::V6, PlanRequest::flows(planned.v6))?,
     );
 
     let mut stream = packet_stream(args);
@@ -276,18 +293,39 @@ fn packet_stream(args: &EncodeArgs) -> PacketStream {
     )
 }
 
+/// A request for a plan of this size for the flows of this kind.
+fn request(
+    args: &EncodeArgs,
+    key: KeyKind,
+    size: PlanRequest,
+) -> Result<PlanRequest, CommandError> {
+    let packet_count_bits = match args.epoch {
+        EpochLength::Whole => PACKET_COUNT_BITS_UNLIMITED,
+        EpochLength::Nanoseconds(_) => PACKET_COUNT_BITS,
+    };
+    let size = size
+        .filter(args.filter.kind())
+        .failure_probability(FAILURE_PROBABILITY);
+    args.layout.shape(size, key, packet_count_bits)
+}
+
 /// As asked for, or as many as there are, or a default.
 fn planned_flows(args: &EncodeArgs) -> Result<PlannedFlows, CommandError> {
-    if let Some(flows) = args.layout.flows {
+    if let Some(flows) = args.flows {
         return Ok(PlannedFlows {
             v4: flows,
             v6: flows,
         });
     }
-    if let Some(memory) = args.layout.memory {
+    if let Some(memory) = args.memory {
+        let flows = |key| -> Result<u64, CommandError> {
+            // More than 2^64 bits is more than any layout has.
+            let size = PlanRequest::for_memory(memory.saturating_mul(8));
+            Ok(layout_options::plan(&request(args, key, size)?)?.flows)
+        };
         return Ok(PlannedFlows {
-            v4: args.layout.flows_in(KeyKind::V4, memory)?,
-            v6: args.layout.flows_in(KeyKind::V6, memory)?,
+            v4: flows(KeyKind::V4)?,
+            v6: flows(KeyKind::V6)?,
         });
     }
     let can_be_read_twice = |path: &PathBuf| fs::metadata(path).is_ok_and(|file| file.is_file());
@@ -324,45 +362,6 @@ fn estimate_flows(args: &EncodeArgs) -> PlannedFlows {
     estimate.most
 }
 
-/// Estimates the most flows of an epoch, by HyperLogLog: constant memory.
-struct FlowEstimate {
-    v4: HyperLogLogPlus,
-    v6: HyperLogLogPlus,
-    most: PlannedFlows,
-}
-
-impl FlowEstimate {
-    fn packet(&mut self, key: &TraceKey) {
-        match key {
-            TraceKey::V4(key) => self.v4.insert(key),
-            TraceKey::V6(key) => self.v6.insert(key),
-        }
-    }
-
-    fn end_epoch(&mut self) {
-        let flows = |estimate: &mut HyperLogLogPlus| {
-            let count = std::mem::replace(estimate, new_estimate()).count();
-            (count as f64 * ESTIMATE_MARGIN).ceil() as u64
-        };
-        self.most.v4 = self.most.v4.max(flows(&mut self.v4));
-        self.most.v6 = self.most.v6.max(flows(&mut self.v6));
-    }
-}
-
-impl Default for FlowEstimate {
-    fn default() -> Self {
-        Self {
-            v4: new_estimate(),
-            v6: new_estimate(),
-            most: PlannedFlows { v4: 1, v6: 1 },
-        }
-    }
-}
-
-fn new_estimate() -> HyperLogLogPlus {
-    HyperLogLogPlus::seeded(ESTIMATE_PRECISION, ESTIMATE_SEED)
-}
-
 /// Ends the current epoch after the clock went on, and writes or skips the empty ones that follow.
 fn end_epoch(
     args: &EncodeArgs,
@@ -379,161 +378,4 @@ fn end_epoch(
         encoder.end_epoch(clock.epoch(number), args.empty_epochs)?;
     }
     encoder.end_epoch(clock.current(), args.empty_epochs)
-}
-
-/// Which epoch packets belong to.
-#[derive(Debug)]
-struct EpochClock {
-    length: EpochLength,
-    current: Option<Epoch>,
-    /// Epochs with packets.
-    epochs: u64,
-    empty_epochs_skipped: u64,
-    /// Packets counted in a later epoch than they belong to.
-    late_packets: u64,
-    /// Packets without a timestamp where one is needed: counted in the epoch of the packet before.
-    packets_without_time: u64,
-}
-
-impl EpochClock {
-    fn new(length: EpochLength) -> Self {
-        Self {
-            length,
-            current: None,
-            epochs: 0,
-            empty_epochs_skipped: 0,
-            late_packets: 0,
-            packets_without_time: 0,
-        }
-    }
-
-    /// The epoch to count a packet in; and if the epoch before has ended with it, the numbers of
-    /// the empty epochs in between.
-    fn advance(&mut self, timestamp_ns: Option<u64>) -> (Epoch, Option<Range<u64>>) {
-        let wanted = match (self.length, timestamp_ns, self.current) {
-            (EpochLength::Whole, _, Some(current)) => current,
-            (EpochLength::Whole, start_ns, None) => Epoch {
-                number: 0,
-                start_ns: start_ns.unwrap_or(0),
-                length_ns: 0,
-            },
-            (EpochLength::Nanoseconds(length_ns), Some(time_ns), _) => {
-                self.epoch(time_ns / length_ns)
-            }
-            (EpochLength::Nanoseconds(_), None, current) => {
-                self.packets_without_time += 1;
-                current.unwrap_or_else(|| self.epoch(0))
-            }
-        };
-        match self.current {
-            Some(current) if wanted.number == current.number => (current, None),
-            Some(current) if wanted.number < current.number => {
-                self.late_packets += 1;
-                (current, None)
-            }
-            before => {
-                self.current = Some(wanted);
-                self.epochs += 1;
-                (
-                    wanted,
-                    before.map(|before| before.number + 1..wanted.number),
-                )
-            }
-        }
-    }
-
-    /// The epoch of packets now.
-    fn current(&self) -> Epoch {
-        self.current.unwrap_or_default()
-    }
-
-    /// The epoch of this number.
-    fn epoch(&self, number: u64) -> Epoch {
-        let length_ns = match self.length {
-            EpochLength::Whole => 0,
-            EpochLength::Nanoseconds(length_ns) => length_ns,
-        };
-        Epoch {
-            number,
-            start_ns: number * length_ns,
-            length_ns,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MS: u64 = 1_000_000;
-
-    #[test]
-    fn epochs_begin_at_multiples_of_their_length() {
-        let mut clock = EpochClock::new(EpochLength::Nanoseconds(10 * MS));
-        let (epoch, ended) = clock.advance(Some(1_234 * MS + 567));
-        let expected = Epoch {
-            number: 123,
-            start_ns: 1_230 * MS,
-            length_ns: 10 * MS,
-        };
-        assert_eq!((epoch, ended), (expected, None));
-        assert_eq!(clock.advance(Some(1_239 * MS + 999_999)), (expected, None));
-        let (epoch, ended) = clock.advance(Some(1_240 * MS));
-        assert_eq!((epoch.number, ended), (124, Some(124..124)));
-        let (epoch, ended) = clock.advance(Some(1_300 * MS));
-        assert_eq!((epoch.number, ended), (130, Some(125..130)));
-        assert_eq!((clock.epochs, clock.late_packets), (3, 0));
-    }
-
-    #[test]
-    fn time_never_goes_back() {
-        let mut clock = EpochClock::new(EpochLength::Nanoseconds(10 * MS));
-        clock.advance(Some(55 * MS));
-        let (epoch, ended) = clock.advance(Some(49 * MS));
-        assert_eq!((epoch.number, ended), (5, None));
-        let (epoch, ended) = clock.advance(None);
-        assert_eq!((epoch.number, ended), (5, None));
-        // Late within the epoch is not late.
-        clock.advance(Some(51 * MS));
-        assert_eq!((clock.late_packets, clock.packets_without_time), (1, 1));
-    }
-
-    #[test]
-    fn the_whole_trace_is_one_epoch() {
-        let mut clock = EpochClock::new(EpochLength::Whole);
-        for time in [Some(7 * MS), Some(3 * MS), None, Some(u64::MAX)] {
-            let (epoch, ended) = clock.advance(time);
-            let expected = Epoch {
-                number: 0,
-                start_ns: 7 * MS,
-                length_ns: 0,
-            };
-            assert_eq!((epoch, ended), (expected, None));
-        }
-        assert_eq!((clock.epochs, clock.late_packets), (1, 0));
-    }
-
-    #[test]
-    fn the_estimate_is_of_the_largest_epoch() {
-        let mut estimate = FlowEstimate::default();
-        for flows in [500_u16, 2000, 100] {
-            for port in 0..flows {
-                let key = flowradar_core::FlowKeyV4::new(
-                    [10, 0, 0, 1].into(),
-                    [10, 0, 0, 2].into(),
-                    port,
-                    80,
-                    6,
-                );
-                estimate.packet(&TraceKey::V4(key));
-            }
-            estimate.end_epoch();
-        }
-        assert!(
-            (2000..2200).contains(&estimate.most.v4),
-            "{:?}",
-            estimate.most
-        );
-        assert_eq!(estimate.most.v6, 1);
-    }
 }

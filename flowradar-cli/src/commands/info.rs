@@ -171,16 +171,17 @@ impl FlowsetInfo {
         );
         line(
             "totals",
-            self.totals
-                .as_ref()
-                .map_or("not reported".into(), |totals| {
+            self.totals.as_ref().map_or_else(
+                || "not reported".into(),
+                |totals| {
                     format!(
                         "{} packets, {} bytes, {} new flows",
                         grouped(totals.packets),
                         grouped(totals.bytes),
                         grouped(totals.new_flows)
                     )
-                }),
+                },
+            ),
         );
         self.table.lines(&mut line);
         self.filter.lines(&mut line);
@@ -253,9 +254,10 @@ impl TableInfo {
     }
 
     fn lines(&self, line: &mut impl FnMut(&str, String)) {
-        let placing = self.window_cells.map_or("plain".into(), |cells| {
-            format!("coupled in windows of {} cells", grouped(cells.into()))
-        });
+        let placing = self.window_cells.map_or_else(
+            || "plain".into(),
+            |cells| format!("coupled in windows of {} cells", grouped(cells.into())),
+        );
         line(
             "table",
             format!(

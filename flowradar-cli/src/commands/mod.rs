@@ -6,6 +6,8 @@
 mod decode;
 mod encode;
 mod info;
+mod plan;
+mod simulate;
 
 use clap::{Parser, Subcommand};
 
@@ -22,7 +24,10 @@ use crate::outcome::{CommandError, Completeness};
 Examples:
   flowradar encode trace.pcap --out flowsets    encode a packet trace as a switch would
   flowradar decode flowsets                     every flow of it, with exact counters
-  flowradar info flowsets/*.flowset             what the flowsets are made of
+  flowradar info flowsets                       what the flowsets are made of
+  flowradar simulate fat-tree --k 4 --cells-per-flow 0.7 --out net
+                                                a network whose switches are short of memory
+  flowradar plan --flows 100000                 memory and bandwidth that so many flows take
 
 Exit codes: 0 the result is complete, 3 it is partial (and what is missing is said), 2 wrong usage,
 1 other errors."
@@ -37,6 +42,8 @@ enum Command {
     Encode(encode::EncodeArgs),
     Decode(decode::DecodeArgs),
     Info(info::InfoArgs),
+    Plan(plan::PlanArgs),
+    Simulate(simulate::SimulateArgs),
 }
 
 /// Runs the command that the arguments name.
@@ -45,5 +52,7 @@ pub(crate) fn run(cli: Cli) -> Result<Completeness, CommandError> {
         Command::Encode(args) => encode::run(&args),
         Command::Decode(args) => decode::run(&args),
         Command::Info(args) => info::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Simulate(args) => simulate::run(&args),
     }
 }

@@ -175,7 +175,7 @@ enum FormatWriter {
     Table(Output, TableWriter),
     Csv(Output),
     Json(Output),
-    Parquet(ParquetWriter),
+    Parquet(Box<ParquetWriter>),
 }
 
 impl RowWriter {
@@ -188,7 +188,9 @@ impl RowWriter {
             RowFormat::Table => Ok(FormatWriter::Table(output, TableWriter::default())),
             RowFormat::Csv => csv::write_header(&mut output).map(|()| FormatWriter::Csv(output)),
             RowFormat::Json => Ok(FormatWriter::Json(output)),
-            RowFormat::Parquet => ParquetWriter::new(output).map(FormatWriter::Parquet),
+            RowFormat::Parquet => {
+                ParquetWriter::new(output).map(|writer| FormatWriter::Parquet(Box::new(writer)))
+            }
         };
         match writer {
             Ok(writer) => Ok(Self { path, writer }),

@@ -26,7 +26,7 @@ impl TableWriter {
         }
         let rows: Vec<[String; COLUMNS.len()]> = rows.iter().map(cells).collect();
         let is_first = self.widths.is_none();
-        let mut widths = self.widths.unwrap_or(COLUMNS.map(str::len));
+        let mut widths = self.widths.unwrap_or_else(|| COLUMNS.map(str::len));
         for row in &rows {
             for (width, cell) in widths.iter_mut().zip(row) {
                 *width = (*width).max(cell.len());
