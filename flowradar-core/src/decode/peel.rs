@@ -179,10 +179,11 @@ impl<'a, K: FlowKey> PeelTable<'a, K> {
                 } else {
                     flows += cell.flow_count.max(0) as u64;
                 }
-                packets += match cell.packets {
+                let cell_packets = match cell.packets {
                     open if open >= PACKETS_OPEN / 2 => widths.packet_count_saturated() as u64,
                     packets => packets.max(0) as u64,
                 };
+                packets = u64::saturating_add(packets, cell_packets);
             }
             leftover.flows = leftover.flows.max(flows);
             leftover.packets = leftover.packets.max(packets);
@@ -356,9 +357,11 @@ impl<W> PeelCell<W> {
         }
         self.flow_count -= flows;
         if !DIFFERENCE {
+            // In a damaged report the errors can grow from flow to flow. They leave impossible
+            // counters behind, so that nothing is called exact.
             self.packets = match packets {
-                Some(packets) => self.packets - packets,
-                None => self.packets | PACKETS_OPEN,
+                Some(packets) => self.packets.saturating_sub(packets),
+                None => PACKETS_OPEN,
             };
         }
     }

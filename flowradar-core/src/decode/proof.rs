@@ -123,7 +123,12 @@ impl Column {
                 };
                 for &cell in &cells_of(layout, &flow.key)[..layout.table().hashes()] {
                     let left = &mut left[cell as usize];
-                    *left = if value == OPEN { OPEN } else { *left - value };
+                    *left = if value == OPEN {
+                        OPEN
+                    } else {
+                        // In a damaged report the errors can grow from flow to flow.
+                        left.saturating_sub(value)
+                    };
                 }
                 value
             })
@@ -296,7 +301,8 @@ fn subtable_sums(
     let mut sum = 0;
     for (cell, count) in counts.enumerate() {
         open |= count == saturated;
-        sum += count;
+        // Modulo 2^64, as the switch counts.
+        sum = u64::wrapping_add(sum, count);
         if (cell + 1) % subtable_cells as usize == 0 {
             sums.push((!open).then_some(sum));
             (sum, open) = (0, false);
