@@ -283,14 +283,17 @@ impl<'a, K: FlowKey> PeelTable<'a, K> {
             return None;
         }
         let key = K::from_words(cell.flow_xor);
-        if DIFFERENCE {
+        let hash = if DIFFERENCE {
             let hash = H::hash(key.words(), self.layout.seed());
             let cells: [u32; HASHES] = self.layout.table().cells_of(&hash);
             if cells != candidate.cells {
                 return None;
             }
-        }
-        if !self.filter.contains(&candidate.hash) {
+            hash
+        } else {
+            candidate.hash
+        };
+        if !self.filter.contains(&hash) {
             return None;
         }
         Some(Peeled {
