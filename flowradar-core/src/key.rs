@@ -171,7 +171,10 @@ impl FlowKey for FlowKeyV4 {
     fn from_bytes(bytes: &[u8]) -> Self {
         assert_eq!(bytes.len(), Self::KIND.bytes());
         Self {
-            words: [be_word(&bytes[..8]), be_word(&bytes[8..])],
+            words: [
+                be_word(bytes, 0),
+                be_word(bytes, 5) & PORTS_AND_PROTOCOL_MASK,
+            ],
         }
     }
 
@@ -271,11 +274,11 @@ impl FlowKey for FlowKeyV6 {
         assert_eq!(bytes.len(), Self::KIND.bytes());
         Self {
             words: [
-                be_word(&bytes[..8]),
-                be_word(&bytes[8..16]),
-                be_word(&bytes[16..24]),
-                be_word(&bytes[24..32]),
-                be_word(&bytes[32..]),
+                be_word(bytes, 0),
+                be_word(bytes, 8),
+                be_word(bytes, 16),
+                be_word(bytes, 24),
+                be_word(bytes, 29) & PORTS_AND_PROTOCOL_MASK,
             ],
         }
     }
@@ -348,10 +351,10 @@ const fn ports_and_protocol(src_port: u16, dst_port: u16, protocol: u8) -> u64 {
     (src_port as u64) << 24 | (dst_port as u64) << 8 | protocol as u64
 }
 
-/// The big-endian number in at most eight bytes.
+/// The big-endian number in the eight bytes from `start`, which the caller knows to be there.
 #[inline]
-fn be_word(bytes: &[u8]) -> u64 {
+fn be_word(bytes: &[u8], start: usize) -> u64 {
     let mut word = [0; 8];
-    word[8 - bytes.len()..].copy_from_slice(bytes);
+    word.copy_from_slice(&bytes[start..start + 8]);
     u64::from_be_bytes(word)
 }

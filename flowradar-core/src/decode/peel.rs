@@ -41,7 +41,7 @@ pub struct Peeled<K> {
     /// What the cell's PacketCount had left; `None` if it was saturated. Zero or negative if a
     /// flow-filter false positive spoiled counters.
     pub packets: Option<i64>,
-    /// False if the flow had been subtracted ([`PeelTable::subtract`]) but was never in the table.
+    /// False if the flow had been subtracted ([`PeelTable::subtract_seen`]) but was never in the table.
     pub present: bool,
 }
 
@@ -126,16 +126,23 @@ impl<'a, K: FlowKey> PeelTable<'a, K> {
         self.dispatch::<true>(found);
     }
 
-    /// Takes flows out of the table, each of which may or may not be there. Their PacketCounts stay.
-    pub fn subtract<'k>(&mut self, keys: impl IntoIterator<Item = &'k K>)
-    where
+    /// Takes out of the table those of `flows` that the flow filter says were seen, and appends their
+    /// numbers to `taken`. Each may or may not have been in the table. PacketCounts stay.
+    pub fn subtract_seen<'k>(
+        &mut self,
+        flows: impl IntoIterator<Item = (u32, &'k K)>,
+        taken: &mut Vec<u32>,
+    ) where
         K: 'k,
     {
         let table = self.layout.table();
-        with_hash_family!(self.layout.family(), H => for key in keys {
+        with_hash_family!(self.layout.family(), H => for (number, key) in flows {
             let hash = H::hash(key.words(), self.layout.seed());
-            for &cell in &table.cells_of_any(&hash)[..table.hashes()] {
-                self.cells[cell as usize].remove::<K, true>(key, 1, None);
+            if self.filter.contains(&hash) {
+                taken.push(number);
+                for &cell in &table.cells_of_any(&hash)[..table.hashes()] {
+                    self.cells[cell as usize].remove::<K, true>(key, 1, None);
+                }
             }
         });
     }

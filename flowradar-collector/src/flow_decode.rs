@@ -1,0 +1,350 @@
+//! FlowDecode: find the flows of every switch with the help of the others.
+//!
+//! A flow that one switch reveals is looked up in the flow filter of every other. Where the filter
+//! knows it, it is subtracted from the counting table, which makes more cells pure; flows found there
+//! are looked up elsewhere in turn, until nothing changes (NSDI 2016 §4.2).
+//!
+//! # Filters err
+//!
+//! A filter takes a few flows for known that never came; a network has many times more flows than a
+//! switch, so some wrong ones are subtracted from every table. What is left in the table then is a
+//! *difference*: flows that are there minus flows that are not. It is peeled as such: a cell with
+//! FlowCount 1 holds a flow that was missing, one with −1 a flow that was subtracted wrongly. So the
+//! order of things does not matter, and errors of filters correct themselves.
+//!
+//! # When is a flow there?
+//!
+//! A flow found in a cell before anything was subtracted is there. Any other is there if a cell that
+//! it shares came out at zero (FlowCount and all 104 or 296 bits of FlowXOR) without having been made
+//! so: flows that are not there do not cancel by chance. In a table that comes out at zero
+//! altogether that holds for all flows. In one that does not, what errors add up to may come out at
+//! zero too: there a flow needs two such cells, and must have been found at some switch before
+//! anything was subtracted. Other flows are [`SwitchFlows::unconfirmed`], and not reported.
+//!
+//! Keys are not random, though: two flows A→X and B→Y have the same XOR as A→Y and B→X. If all four
+//! share all their cells, nothing tells one pair from the other. That is hopelessly unlikely except in
+//! tables of a few dozen cells; there ([`CONFUSIONS_MAX`]) only flows found in a cell before anything
+//! was subtracted are reported.
+
+use bitvec::vec::BitVec;
+use flowradar_core::decode::{Leftover, PeelTable, Peeled, WrongKeyKind, cells_of};
+use flowradar_core::layout::{Coupling, Layout};
+use flowradar_core::{FlowKey, Flowset};
+use hashbrown::HashMap;
+use rayon::prelude::*;
+
+/// Rounds after which FlowDecode stops even if flows are still found. A network is decoded in less
+/// than ten; this bounds the work on reports made to never end.
+pub const ROUNDS_MAX: usize = 64;
+
+/// Cells that must show that a flow is there, in a table that does not come out at zero altogether.
+const EVIDENCE_CELLS: usize = 2;
+
+/// Most pairs of flows per switch, by expectation, that could be taken for other pairs, for cells that
+/// came out at zero to count as evidence.
+pub const CONFUSIONS_MAX: f64 = 1e-6;
+
+/// The flows of all switches of one epoch.
+#[derive(Clone, Debug)]
+pub struct FlowDecode<'a, K: FlowKey> {
+    /// Every key seen anywhere, by its network-wide number. Some may be at no switch: see
+    /// [`SwitchFlows::present`].
+    pub keys: Vec<K>,
+    /// One entry for each flowset, in the order given.
+    pub switches: Vec<SwitchFlows<'a, K>>,
+    /// Rounds of looking up flows at other switches.
+    pub rounds: usize,
+    /// Whether [`ROUNDS_MAX`] ended it.
+    pub cut_short: bool,
+}
+
+/// The flows of one switch, by their network-wide numbers.
+#[derive(Clone, Debug)]
+pub struct SwitchFlows<'a, K: FlowKey> {
+    /// Flows that are there, sorted.
+    pub present: Vec<u32>,
+    /// Flows that the filter knows but the table does not, sorted: false positives of the filter. Not
+    /// there as far as FlowCount goes, but if they came, their packets were counted.
+    pub absent: Vec<u32>,
+    /// Flows that the filter knows, where too much else is unknown to tell, sorted.
+    pub unconfirmed: Vec<u32>,
+    /// How many flows the switch revealed on its own.
+    pub found_alone: usize,
+    /// Flows that the table counts beyond those found.
+    pub leftover: Leftover,
+    /// The table with all flows taken out.
+    pub table: PeelTable<'a, K>,
+}
+
+/// Finds the flows of all switches. One flowset for each switch, all of one epoch.
+///
+/// O(flows in the network × switches) filter look-ups, O(cells) else.
+///
+/// # Errors
+/// If a flowset has another kind of flow key than `K`.
+pub fn flow_decode<K: FlowKey, B: AsRef<[u8]> + Sync>(
+    flowsets: &[Flowset<B>],
+) -> Result<FlowDecode<'_, K>, WrongKeyKind> {
+    let mut switches = flowsets
+        .par_iter()
+        .map(Search::alone)
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut registry = Registry::default();
+    let mut rounds = 0;
+    let mut found_alone = 0;
+    let cut_short = loop {
+        let first_new = registry.keys.len();
+        for switch in &mut switches {
+            switch.register(&mut registry);
+        }
+        if rounds == 0 {
+            found_alone = registry.keys.len();
+        }
+        if registry.keys.len() == first_new || rounds == ROUNDS_MAX {
+            break registry.keys.len() > first_new;
+        }
+        rounds += 1;
+        switches
+            .par_iter_mut()
+            .for_each(|switch| switch.look_up(&registry, first_new));
+    };
+    let keys = registry.keys;
+    let switches = switches
+        .into_par_iter()
+        .map(|switch| switch.finish(&keys, found_alone))
+        .collect();
+    Ok(FlowDecode {
+        keys,
+        switches,
+        rounds,
+        cut_short,
+    })
+}
+
+/// Network-wide numbers of flows.
+#[derive(Debug)]
+struct Registry<K> {
+    keys: Vec<K>,
+    numbers: HashMap<K, u32>,
+}
+
+impl<K> Default for Registry<K> {
+    fn default() -> Self {
+        Self {
+            keys: Vec::new(),
+            numbers: HashMap::new(),
+        }
+    }
+}
+
+impl<K: FlowKey> Registry<K> {
+    fn number(&mut self, key: K) -> u32 {
+        *self.numbers.entry(key).or_insert_with(|| {
+            self.keys.push(key);
+            u32::try_from(self.keys.len() - 1).expect("fewer flows than cells, and those fit")
+        })
+    }
+}
+
+/// A flow found in a cell: what it takes to judge it later.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    flow: u32,
+    pivot: u32,
+    present: bool,
+}
+
+/// One switch in the course of FlowDecode.
+#[derive(Debug)]
+struct Search<'a, K: FlowKey> {
+    table: PeelTable<'a, K>,
+    /// Found since the last call of [`Search::register`].
+    found: Vec<Peeled<K>>,
+    /// Flows found before anything was subtracted.
+    alone: Vec<u32>,
+    /// Flows found afterwards, in order.
+    with_help: Vec<Found>,
+    /// Flows that were subtracted.
+    subtracted: Vec<u32>,
+    /// Cells that came out at zero only because something was taken out that is no flow.
+    spoiled: Vec<u32>,
+    /// Marks the flows in `alone` and `with_help`, by number.
+    known: BitVec,
+    looked_up: bool,
+}
+
+impl<'a, K: FlowKey> Search<'a, K> {
+    fn alone<B: AsRef<[u8]>>(flowset: &'a Flowset<B>) -> Result<Self, WrongKeyKind> {
+        let mut table = PeelTable::new(flowset)?;
+        let mut found = Vec::new();
+        table.peel(|flow| found.push(flow));
+        Ok(Self {
+            table,
+            found,
+            alone: Vec::new(),
+            with_help: Vec::new(),
+            subtracted: Vec::new(),
+            spoiled: Vec::new(),
+            known: BitVec::new(),
+            looked_up: false,
+        })
+    }
+
+    /// Gives numbers to the flows found last.
+    fn register(&mut self, registry: &mut Registry<K>) {
+        for peeled in self.found.drain(..) {
+            let flow = if peeled.present {
+                registry.number(peeled.key)
+            } else if let Some(&flow) = registry.numbers.get(&peeled.key) {
+                flow
+            } else {
+                // Never subtracted, so not a flow but what errors add up to.
+                self.spoiled.push(peeled.pivot);
+                continue;
+            };
+            if self.known.len() <= flow as usize {
+                self.known.resize(registry.keys.len(), false);
+            }
+            self.known.set(flow as usize, true);
+            if self.looked_up {
+                self.with_help.push(Found {
+                    flow,
+                    pivot: peeled.pivot,
+                    present: peeled.present,
+                });
+            } else {
+                self.alone.push(flow);
+            }
+        }
+    }
+
+    /// Subtracts the flows from number `first_new` on that were found elsewhere, and peels what is
+    /// left.
+    fn look_up(&mut self, registry: &Registry<K>, first_new: usize) {
+        self.looked_up = true;
+        self.known.resize(registry.keys.len(), false);
+        let known = &self.known;
+        let new = registry.keys[first_new..]
+            .iter()
+            .enumerate()
+            .map(|(index, key)| ((first_new + index) as u32, key))
+            .filter(|&(flow, _)| !known[flow as usize]);
+        self.table.subtract_seen(new, &mut self.subtracted);
+        let found = &mut self.found;
+        self.table.peel_difference(|flow| found.push(flow));
+    }
+
+    /// Tells what is there, what is not, and what cannot be told. The first `found_alone` keys were
+    /// found in a table before anything was subtracted, and so exist.
+    fn finish(self, keys: &[K], found_alone: usize) -> SwitchFlows<'a, K> {
+        let leftover = self.table.leftover();
+        let evidence = (leftover.cells > 0).then(|| self.evidence(keys));
+        let layout = self.table.layout();
+        let candidates = self.alone.len() + self.with_help.len() + self.subtracted.len();
+        let confusable = expected_confusions(layout, candidates) > CONFUSIONS_MAX;
+        let confirmed = |flow: u32, pivot: Option<u32>| {
+            let Some(evidence) = &evidence else {
+                return !confusable;
+            };
+            let cells = cells_of(layout, &keys[flow as usize]);
+            let shows = |&&cell: &&u32| Some(cell) != pivot && evidence[cell as usize];
+            !confusable
+                && (flow as usize) < found_alone
+                && cells[..layout.table().hashes()]
+                    .iter()
+                    .filter(shows)
+                    .count()
+                    >= EVIDENCE_CELLS
+        };
+        // The last word on each flow: a flow that was subtracted may be found absent later.
+        let mut verdicts: Vec<(u32, Verdict)> = Vec::new();
+        verdicts.extend(self.alone.iter().map(|&flow| (flow, Verdict::Present)));
+        let mut found_later = BitVec::<u64>::repeat(false, keys.len());
+        for found in self.with_help.iter().rev() {
+            if found_later.replace(found.flow as usize, true) {
+                continue;
+            }
+            let verdict = match (confirmed(found.flow, Some(found.pivot)), found.present) {
+                (false, _) => Verdict::Unconfirmed,
+                (true, true) => Verdict::Present,
+                (true, false) => Verdict::Absent,
+            };
+            verdicts.push((found.flow, verdict));
+        }
+        for &flow in &self.subtracted {
+            if !found_later[flow as usize] {
+                let present = confirmed(flow, None);
+                let verdict = if present {
+                    Verdict::Present
+                } else {
+                    Verdict::Unconfirmed
+                };
+                verdicts.push((flow, verdict));
+            }
+        }
+        verdicts.sort_unstable();
+        let with = |wanted| {
+            verdicts
+                .iter()
+                .filter(move |&&(_, verdict)| verdict == wanted)
+                .map(|&(flow, _)| flow)
+                .collect()
+        };
+        SwitchFlows {
+            present: with(Verdict::Present),
+            absent: with(Verdict::Absent),
+            unconfirmed: with(Verdict::Unconfirmed),
+            found_alone: self.alone.len(),
+            leftover,
+            table: self.table,
+        }
+    }
+
+    /// Marks the cells that show that what was taken out of them was there: those that came out at
+    /// zero of themselves, and those that a flow was found in which shares another such cell.
+    fn evidence(&self, keys: &[K]) -> BitVec {
+        let layout = self.table.layout();
+        let mut evidence: BitVec = (0..layout.table().cells())
+            .map(|cell| self.table.is_known(cell))
+            .collect();
+        for found in &self.with_help {
+            evidence.set(found.pivot as usize, false);
+        }
+        for &cell in &self.spoiled {
+            evidence.set(cell as usize, false);
+        }
+        // Backwards: the other cells of a flow are settled by the flows found after it.
+        for found in self.with_help.iter().rev() {
+            let cells = cells_of(layout, &keys[found.flow as usize]);
+            let confirmed = cells[..layout.table().hashes()]
+                .iter()
+                .any(|&cell| cell != found.pivot && evidence[cell as usize]);
+            let pivot = found.pivot as usize;
+            if confirmed && self.table.is_known(pivot) && !self.spoiled.contains(&found.pivot) {
+                evidence.set(pivot, true);
+            }
+        }
+        evidence
+    }
+}
+
+/// Expected number of quadruples of flows that have a common XOR of zero and share all their cells, if
+/// any three flows were completed to such a quadruple.
+fn expected_confusions(layout: &Layout, flows: usize) -> f64 {
+    let table = layout.table();
+    // In a coupled table the first cell can be anywhere, and the others are near it.
+    let width = match table.coupling() {
+        Coupling::Plain => table.subtable_cells(),
+        Coupling::Window { cells } => cells,
+    };
+    let places = table.subtable_cells() as f64 * (width as f64).powi(table.hashes() as i32 - 1);
+    (flows as f64 / places).powi(3)
+}
+
+/// What became of a flow at a switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Verdict {
+    Present,
+    Absent,
+    Unconfirmed,
+}
