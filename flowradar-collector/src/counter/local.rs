@@ -42,39 +42,39 @@ pub(super) fn solve_switch(
     guesses: &[Option<i64>],
     budget: Budget,
 ) -> LocalCounters {
-    let mut rows = Rows::new(system);
-    rows.close_at_lower_bounds();
-    let mut state = rows.clone_state();
-    rows.propagate(true);
-    let (_, mut over_budget) = rows.solve_cores(guesses, budget);
-    rows.judge_large_blocks();
-    if rows.proof.contains(&Proof::Open) || rows.proof.contains(&Proof::Equations) {
-        let proved = rows.exact_counters();
-        rows.restore_state(&state);
+    let mut equations = Equations::new(system);
+    equations.close_at_lower_bounds();
+    let mut state = equations.clone_state();
+    equations.propagate(true);
+    let (_, mut over_budget) = equations.solve_cores(guesses, budget);
+    equations.judge_large_blocks();
+    if equations.proof.contains(&Proof::Open) || equations.proof.contains(&Proof::Equations) {
+        let proved = equations.exact_counters();
+        equations.restore_state(&state);
         for (flow, value) in proved {
-            rows.close(flow, value, Proof::Exact);
+            equations.close(flow, value, Proof::Exact);
         }
-        state = rows.clone_state();
+        state = equations.clone_state();
         for _ in 0..ATTEMPTS {
-            rows.propagate(false);
-            let (cores, over) = rows.solve_cores(guesses, budget);
+            equations.propagate(false);
+            let (cores, over) = equations.solve_cores(guesses, budget);
             over_budget |= over;
-            let checks = rows.checks(&cores);
-            let unchecked = rows.unchecked(&checks);
+            let checks = equations.checks(&cores);
+            let unchecked = equations.unchecked(&checks);
             if unchecked.is_empty() {
-                rows.judge_blocks(&checks);
+                equations.judge_blocks(&checks);
                 break;
             }
-            rows.restore_state(&state);
             for row in unchecked {
-                rows.usable[row as usize] = false;
+                state.rows[row as usize].usable = false;
             }
+            equations.restore_state(&state);
         }
     }
-    let exact = rows.proof.iter().map(|&proof| proof.is_final());
+    let exact = equations.proof.iter().map(|&proof| proof.is_final());
     LocalCounters {
         exact: exact.collect(),
-        values: rows.values(),
+        values: equations.values(),
         over_budget,
     }
 }
@@ -100,9 +100,7 @@ impl Proof {
 
 /// What is known before the equations are used, to start over.
 struct State {
-    rest: Vec<i64>,
-    lower: Vec<i64>,
-    open: Vec<u32>,
+    rows: Vec<Row>,
     proof: Vec<Proof>,
     found: Vec<i64>,
 }
@@ -124,18 +122,38 @@ struct Block {
     complete: bool,
 }
 
+/// One cell: what its flows that are not found yet count together.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    /// Count minus the flows found.
+    rest: i64,
+    /// Sum of the lower bounds of the open flows.
+    lower: i64,
+    /// Number of open flows.
+    open: u32,
+    /// Exclusive or of the open flows: the flow, if there is only one.
+    open_xor: u32,
+    /// All flows are known: the row is an equation.
+    usable: bool,
+    /// A flow that was found follows from equations only.
+    derived: bool,
+}
+
+impl Row {
+    fn is_at_bound(&self) -> bool {
+        self.open > 0 && self.rest == self.lower
+    }
+
+    fn is_pure(&self) -> bool {
+        self.usable && self.open == 1
+    }
+}
+
 /// The equations of a switch while they are solved.
-struct Rows<'a> {
+struct Equations<'a> {
     system: &'a SwitchSystem,
     least: Vec<i64>,
-    /// Row may be used as an equation.
-    usable: Vec<bool>,
-    /// Row's count minus the flows found.
-    rest: Vec<i64>,
-    /// Sum of the lower bounds of the open flows.
-    lower: Vec<i64>,
-    /// Number of open flows.
-    open: Vec<u32>,
+    rows: Vec<Row>,
     starts: Vec<u32>,
     flows: Vec<u32>,
     proof: Vec<Proof>,
@@ -144,47 +162,54 @@ struct Rows<'a> {
     pivots: Vec<(u32, u32)>,
 }
 
-impl<'a> Rows<'a> {
+impl<'a> Equations<'a> {
     fn new(system: &'a SwitchSystem) -> Self {
         let limit = system.count_limit();
-        let row_count = system.counts.len();
         let flow_count = system.flows.len();
-        let usable = system.equations();
-        let rest = system.signed_counts();
         let least: Vec<i64> = system
             .least
             .iter()
             .map(|&least| least.min(limit) as i64)
             .collect();
-        let mut size = vec![0u32; row_count];
-        for &row in &system.cells {
-            size[row as usize] += 1;
+        let counts = system.signed_counts().into_iter().zip(system.equations());
+        let mut rows: Vec<Row> = counts
+            .map(|(rest, usable)| Row {
+                rest,
+                lower: 0,
+                open: 0,
+                open_xor: 0,
+                usable,
+                derived: false,
+            })
+            .collect();
+        for (flow, &least) in (0..).zip(&least) {
+            for &row in system.rows_of(flow as usize) {
+                let row = &mut rows[row as usize];
+                row.lower += least;
+                row.open += 1;
+                row.open_xor ^= flow;
+            }
         }
-        let mut starts = Vec::with_capacity(row_count + 1);
+        let mut starts = Vec::with_capacity(rows.len() + 1);
         let mut total = 0;
-        for &size in &size {
+        for row in &rows {
             starts.push(total);
-            total += size;
+            total += row.open;
         }
         starts.push(total);
         let mut next = starts.clone();
         let mut flows = vec![0u32; system.cells.len()];
-        let mut lower = vec![0i64; row_count];
-        for (flow, &least) in least.iter().enumerate() {
-            for &row in system.rows_of(flow) {
-                let row = row as usize;
-                flows[next[row] as usize] = flow as u32;
-                next[row] += 1;
-                lower[row] += least;
+        for flow in 0..flow_count as u32 {
+            for &row in system.rows_of(flow as usize) {
+                let next = &mut next[row as usize];
+                flows[*next as usize] = flow;
+                *next += 1;
             }
         }
         Self {
             system,
             least,
-            usable,
-            rest,
-            lower,
-            open: size,
+            rows,
             starts,
             flows,
             proof: vec![Proof::Open; flow_count],
@@ -198,7 +223,7 @@ impl<'a> Rows<'a> {
     }
 
     fn is_closed(&self, row: u32) -> bool {
-        self.usable[row as usize] && self.open[row as usize] == 0
+        self.rows[row as usize].usable && self.rows[row as usize].open == 0
     }
 
     /// Equations between flows that are not proved yet which no other equation checks.
@@ -208,7 +233,7 @@ impl<'a> Rows<'a> {
                 .iter()
                 .any(|&flow| !self.proof[flow as usize].is_final())
         };
-        (0..self.rest.len() as u32)
+        (0..self.rows.len() as u32)
             .filter(|&row| checks[row as usize] == 0 && self.is_closed(row) && has_unproved(row))
             .collect()
     }
@@ -224,28 +249,26 @@ impl<'a> Rows<'a> {
         self.found[flow as usize] = value;
         self.proof[flow as usize] = proof;
         for &row in self.system.rows_of(flow as usize) {
-            self.rest[row as usize] -= value;
-            self.lower[row as usize] -= self.least[flow as usize];
-            self.open[row as usize] -= 1;
+            let row = &mut self.rows[row as usize];
+            row.rest -= value;
+            row.lower -= self.least[flow as usize];
+            row.open -= 1;
+            row.open_xor ^= flow;
+            row.derived |= proof == Proof::Equations;
         }
     }
 
     /// A cell that counted no more than the lower bounds of its flows fixes them all, also if it
     /// has flows that are not known, and whatever is hidden elsewhere.
     fn close_at_lower_bounds(&mut self) {
-        let mut queue: Vec<u32> = (0..self.rest.len() as u32)
-            .filter(|&row| self.is_at_bound(row))
+        let mut queue: Vec<u32> = (0..self.rows.len() as u32)
+            .filter(|&row| self.rows[row as usize].is_at_bound())
             .collect();
         while let Some(row) = queue.pop() {
-            if self.is_at_bound(row) {
-                self.close_row(row, Proof::Bound, &mut queue, Self::is_at_bound);
+            if self.rows[row as usize].is_at_bound() {
+                self.close_row(row, Proof::Bound, &mut queue, Row::is_at_bound);
             }
         }
-    }
-
-    fn is_at_bound(&self, row: u32) -> bool {
-        let row = row as usize;
-        self.open[row] > 0 && self.rest[row] == self.lower[row]
     }
 
     /// Fixes the open flows of a cell at their lower bounds, and queues what became `ready`.
@@ -254,32 +277,28 @@ impl<'a> Rows<'a> {
         row: u32,
         proof: Proof,
         queue: &mut Vec<u32>,
-        ready: impl Fn(&Self, u32) -> bool,
+        ready: impl Fn(&Row) -> bool,
     ) {
         for at in self.flows_of(row) {
             let flow = self.flows[at];
             if self.is_open(flow) {
                 self.close(flow, self.least[flow as usize], proof);
                 let touched = self.system.rows_of(flow as usize).iter();
-                queue.extend(touched.filter(|&&row| ready(self, row)));
+                queue.extend(touched.filter(|&&row| ready(&self.rows[row as usize])));
             }
         }
     }
 
     fn clone_state(&self) -> State {
         State {
-            rest: self.rest.clone(),
-            lower: self.lower.clone(),
-            open: self.open.clone(),
+            rows: self.rows.clone(),
             proof: self.proof.clone(),
             found: self.found.clone(),
         }
     }
 
     fn restore_state(&mut self, state: &State) {
-        self.rest.clone_from(&state.rest);
-        self.lower.clone_from(&state.lower);
-        self.open.clone_from(&state.open);
+        self.rows.clone_from(&state.rows);
         self.proof.clone_from(&state.proof);
         self.found.clone_from(&state.found);
         self.pivots.clear();
@@ -289,41 +308,30 @@ impl<'a> Rows<'a> {
     fn within_bounds(&self, flow: u32, value: i64) -> bool {
         let least = self.least[flow as usize];
         value >= least
-            && self
-                .system
-                .rows_of(flow as usize)
-                .iter()
-                .all(|&row| self.rest[row as usize] - (self.lower[row as usize] - least) >= value)
+            && self.system.rows_of(flow as usize).iter().all(|&row| {
+                self.rows[row as usize].rest - (self.rows[row as usize].lower - least) >= value
+            })
     }
 
     /// An equation with one unknown gives its value. With `bounds`, so does a cell that is left with
     /// no more than the lower bounds of its open flows; such flows have no pivot.
     fn propagate(&mut self, bounds: bool) {
-        let ready = |rows: &Self, row: u32| {
-            rows.usable[row as usize] && rows.open[row as usize] == 1
-                || bounds && rows.is_at_bound(row)
-        };
-        let mut queue: Vec<u32> = (0..self.rest.len() as u32)
-            .filter(|&row| ready(self, row))
+        let ready = |row: &Row| row.is_pure() || bounds && row.is_at_bound();
+        let mut queue: Vec<u32> = (0..self.rows.len() as u32)
+            .filter(|&row| ready(&self.rows[row as usize]))
             .collect();
-        while let Some(row) = queue.pop() {
-            if !ready(self, row) {
-                continue;
-            }
-            if bounds && self.is_at_bound(row) {
-                self.close_row(row, Proof::Equations, &mut queue, ready);
-                continue;
-            }
-            let flows = self.flows[self.flows_of(row)].iter().copied();
-            let Some(flow) = flows.into_iter().find(|&flow| self.is_open(flow)) else {
-                continue;
-            };
-            let value = self.rest[row as usize];
-            if self.within_bounds(flow, value) {
-                self.close(flow, value, Proof::Equations);
-                self.pivots.push((row, flow));
+        while let Some(at) = queue.pop() {
+            let row = self.rows[at as usize];
+            if bounds && row.is_at_bound() && row.open > 1 {
+                self.close_row(at, Proof::Equations, &mut queue, ready);
+            } else if ready(&row) && self.within_bounds(row.open_xor, row.rest) {
+                let flow = row.open_xor;
+                self.close(flow, row.rest, Proof::Equations);
+                if row.usable {
+                    self.pivots.push((at, flow));
+                }
                 let touched = self.system.rows_of(flow as usize).iter();
-                queue.extend(touched.filter(|&&row| ready(self, row)));
+                queue.extend(touched.filter(|&&row| ready(&self.rows[row as usize])));
             }
         }
     }
@@ -353,12 +361,12 @@ impl<'a> Rows<'a> {
     /// Connected parts of what peeling left, with at least as many equations as unknowns.
     fn cores(&self) -> Vec<Core> {
         let mut cores = Vec::new();
-        let mut seen_row = vec![false; self.rest.len()];
+        let mut seen_row = vec![false; self.rows.len()];
         let mut seen_flow = vec![false; self.found.len()];
-        for first in 0..self.rest.len() as u32 {
+        for first in 0..self.rows.len() as u32 {
             if seen_row[first as usize]
-                || !self.usable[first as usize]
-                || self.open[first as usize] == 0
+                || !self.rows[first as usize].usable
+                || self.rows[first as usize].open == 0
             {
                 continue;
             }
@@ -376,7 +384,7 @@ impl<'a> Rows<'a> {
                         seen_flow[flow as usize] = true;
                         core.flows.push(flow);
                         for &other in self.system.rows_of(flow as usize) {
-                            if self.usable[other as usize] && !seen_row[other as usize] {
+                            if self.rows[other as usize].usable && !seen_row[other as usize] {
                                 seen_row[other as usize] = true;
                                 core.rows.push(other);
                             }
@@ -399,7 +407,7 @@ impl<'a> Rows<'a> {
         guesses: &[Option<i64>],
         budget: Budget,
     ) -> Result<Elimination, EliminationFailure> {
-        let mut place = vec![NONE; self.rest.len()];
+        let mut place = vec![NONE; self.rows.len()];
         for (at, &row) in core.rows.iter().enumerate() {
             place[row as usize] = at as u32;
         }
@@ -419,7 +427,7 @@ impl<'a> Rows<'a> {
         let mut counts: Vec<i64> = core
             .rows
             .iter()
-            .map(|&row| self.rest[row as usize])
+            .map(|&row| self.rows[row as usize].rest)
             .collect();
         let mut start = Vec::with_capacity(core.flows.len());
         for (column, &flow) in core.flows.iter().enumerate() {
@@ -452,7 +460,7 @@ impl<'a> Rows<'a> {
     /// 64 random checks modulo 2: sums of equations in which all flows cancel. A word a row, a bit
     /// a check; rows that are no equations take part in none.
     fn checks(&self, cores: &[(Core, Elimination)]) -> Vec<u64> {
-        let mut checks: Vec<u64> = (0..self.rest.len() as u32)
+        let mut checks: Vec<u64> = (0..self.rows.len() as u32)
             .map(|row| {
                 if self.is_closed(row) {
                     mix(u64::from(row) + 1)
@@ -499,6 +507,26 @@ impl<'a> Rows<'a> {
     /// The same for blocks that are so large, and have so many equations to spare, that a hidden
     /// flow's column is no combination of theirs, without an elimination to prove it.
     fn judge_large_blocks(&mut self) {
+        if self.is_solved() {
+            // All blocks together are judged like one, and need not be told apart.
+            let rows = self.rows.iter().filter(|row| row.derived).count();
+            let derived = self
+                .proof
+                .iter()
+                .filter(|&&proof| proof == Proof::Equations)
+                .count();
+            let spare = rows as i64 - derived as i64 - (self.system.hashes as i64 - 1);
+            if derived >= GENERIC_FLOWS && spare >= GENERIC_SPARE_ROWS {
+                for proof in &mut self.proof {
+                    *proof = if proof.is_final() {
+                        *proof
+                    } else {
+                        Proof::Exact
+                    };
+                }
+            }
+            return;
+        }
         for block in self.blocks() {
             let is_large = block.flows.len() >= GENERIC_FLOWS && block.complete;
             if is_large && block.satisfied && self.spare_rows(&block) >= GENERIC_SPARE_ROWS {
@@ -507,6 +535,13 @@ impl<'a> Rows<'a> {
                 }
             }
         }
+    }
+
+    /// Whether all flows are found and all rows are satisfied equations.
+    fn is_solved(&self) -> bool {
+        self.rows
+            .iter()
+            .all(|row| row.usable && row.open == 0 && row.rest == 0)
     }
 
     /// Equations of a block beyond its flows and the equal sums of its subtables.
@@ -519,7 +554,7 @@ impl<'a> Rows<'a> {
     fn blocks(&self) -> Vec<Block> {
         let mut blocks = Vec::new();
         let mut seen_flow = vec![false; self.found.len()];
-        let mut seen_row = vec![false; self.rest.len()];
+        let mut seen_row = vec![false; self.rows.len()];
         for first in 0..self.found.len() as u32 {
             if seen_flow[first as usize] || self.proof[first as usize] != Proof::Equations {
                 continue;
@@ -543,7 +578,7 @@ impl<'a> Rows<'a> {
                         continue;
                     }
                     block.rows[subtable].push(row);
-                    block.satisfied &= self.rest[row as usize] == 0;
+                    block.satisfied &= self.rows[row as usize].rest == 0;
                     for at in self.flows_of(row) {
                         let other = self.flows[at] as usize;
                         if self.proof[other] == Proof::Equations && !seen_flow[other] {
@@ -568,7 +603,7 @@ impl<'a> Rows<'a> {
             ..
         } = block;
         let spare = self.spare_rows(block);
-        let subtable = (self.rest.len() / self.system.hashes).max(1) as f64;
+        let subtable = (self.rows.len() / self.system.hashes).max(1) as f64;
         let shares: Vec<f64> = rows
             .iter()
             .map(|rows| (rows.len() as f64 / subtable).min(1.0))

@@ -50,6 +50,21 @@
 //! one packet), some d³/250 word operations and d²/4 bytes. [`CounterOptions`] bounds both; beyond,
 //! counters are joint at best. Results do not depend on the number of threads.
 //!
+//! Measured (k = 8 fat tree, 80 switches, counters with a Pareto tail and half of the flows with one
+//! packet, 2 % of the flows losing packets; two seconds of one core at most but for the last row):
+//!
+//! | k | cells a flow | flows a switch | resolved | of these exact | remarks |
+//! | --- | --- | --- | --- | --- | --- |
+//! | 3 | 0.68, 0.60 | 10,000 | 100.00 % | 17.8, 13.9 % | |
+//! | 3 | 0.68 | 10,000 | 99.996 % | 17.4 % | 15 % of flows on one switch, 25 % on three; 5 % with packets in flight |
+//! | 3 | 0.68 | 10,000 | 99.88 % | 17.7 % | one hidden flow a switch, about |
+//! | 2 | 0.50 | 10,000 | 99.98 % | 15.0 % | |
+//! | 4 | 1.025 | 10,000 | 100.00 % | 100 % | |
+//! | 4 | 1.025 | 10,000 | 100.00 % | 55.0 % | no flow below 50 packets: more unknowns than equations at every second switch |
+//! | 4 | 1.025 | 100,000 | 100.00 % | 100 % | some 3 seconds of one core |
+//!
+//! No counter in these was wrong, exact or joint.
+//!
 //! # Limits
 //! - A hidden flow with just the cells of a known one cannot be noticed, here or anywhere. At one
 //!   switch, no more is called exact than what a random hidden flow changes unnoticed with a
