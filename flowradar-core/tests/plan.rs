@@ -326,10 +326,14 @@ proptest! {
                 prop_assert!(table.cells() as u64 >= plan.flows_max);
                 prop_assert!(plan.failure_probability + plan.expected_false_positives <= 0.5);
             }
-            // Two hashes need so many cells.
+            // Two hashes need very many cells, blocked filters without false positives very many bits.
             Err(error) => prop_assert!(
-                matches!(error, PlanError::Layout(LayoutError::Cells(_))),
-                "{}", error
+                matches!(
+                    error,
+                    PlanError::Layout(LayoutError::Cells(_) | LayoutError::FilterBits(_))
+                ),
+                "{}",
+                error
             ),
         }
     }

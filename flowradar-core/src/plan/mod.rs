@@ -140,7 +140,7 @@ pub enum PlanError {
 /// let server = PlanRequest::for_memory(plan.switch_memory_bits())
 ///     .filter(FilterKind::Blocked)
 ///     .plan()?;
-/// assert!((85_000..100_000).contains(&server.flows));
+/// assert!((80_000..100_000).contains(&server.flows));
 /// # Ok::<(), flowradar_core::plan::PlanError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -195,7 +195,11 @@ const COUPLED: [CoupledLoad; 9] = [
     CoupledLoad {
         hashes: 4,
         window_part: 32,
-        loads: &[(3e4, 0.8618, 1.47), (1e5, 0.8979, 1.59)],
+        loads: &[
+            (3e4, 0.8618, 1.47),
+            (1e5, 0.8979, 1.59),
+            (3e5, 0.9176, 1.60),
+        ],
     },
     CoupledLoad {
         hashes: 4,
