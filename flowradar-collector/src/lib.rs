@@ -11,6 +11,7 @@
 pub mod counter;
 pub mod flow_decode;
 mod net_decode;
+mod trust;
 
 pub use net_decode::{
     NetDecode, NetDecodeError, NetDecodeOptions, NetDecodeSummary, SwitchDecode, net_decode,

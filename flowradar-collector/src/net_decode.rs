@@ -2,21 +2,14 @@
 
 use flowradar_core::decode::{DecodedFlow, Leftover, WrongKeyKind, cells_of};
 use flowradar_core::flowset::SwitchName;
-use flowradar_core::{Counter, CounterStatus, FlowKey, Flowset};
+use flowradar_core::{CounterStatus, FlowKey, Flowset};
 use rayon::prelude::*;
 
 use crate::counter::{
-    CounterInputError, CounterOptions, CounterSolution, CounterSummary, SwitchSystem,
-    solve_counters,
+    CounterInputError, CounterOptions, CounterSummary, SwitchSystem, solve_counters,
 };
 use crate::flow_decode::{SwitchFlows, flow_decode};
-
-/// A filter that takes more of the new flows than this for known is too full for joint counters: at
-/// most so many flows are hidden, most of them when the filter was emptier.
-const FULL_FILTER_PROBABILITY: f64 = 0.01;
-
-/// Joint counters want no more than one saturated cell for this many flows.
-const OPEN_CELLS_SHARE: usize = 1000;
+use crate::trust::{Solutions, switch_decode};
 
 /// Limits of [`net_decode`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -190,13 +183,11 @@ pub fn net_decode<K: FlowKey, B: AsRef<[u8]> + Sync>(
         .zip(&flows.switches)
         .enumerate()
         .map(|(index, (flowset, switch))| {
-            let counters = SwitchSolutions {
-                packets: Columns::new(&packets, index, open_packet_cells(flowset)),
-                bytes: bytes
-                    .as_ref()
-                    .map(|bytes| Columns::new(bytes, index, open_byte_cells(flowset))),
+            let solutions = Solutions {
+                packets: &packets.switches[index],
+                bytes: bytes.as_ref().map(|bytes| &bytes.switches[index]),
             };
-            switch_decode(flowset, switch, &flows.keys, &counters)
+            switch_decode(flowset, switch, &flows.keys, solutions)
         })
         .collect();
     let statuses = |word: fn(&CounterStatus) -> bool| {
@@ -305,106 +296,6 @@ fn byte_system<K: FlowKey, B: AsRef<[u8]>>(
         least: vec![0; packets.least.len()],
         ..packets
     }
-}
-
-/// Values and statuses of a switch's columns.
-#[derive(Clone, Copy, Debug)]
-struct Columns<'a> {
-    values: &'a [u64],
-    statuses: &'a [CounterStatus],
-    unexplained_rows: usize,
-    /// Whether saturation left nearly all equations usable.
-    equations_are_whole: bool,
-}
-
-impl<'a> Columns<'a> {
-    fn new(solution: &'a CounterSolution, switch: usize, open_cells: usize) -> Self {
-        let counters = &solution.switches[switch];
-        Self {
-            values: &counters.values,
-            statuses: &counters.statuses,
-            unexplained_rows: counters.unexplained_rows,
-            equations_are_whole: open_cells * OPEN_CELLS_SHARE <= counters.values.len(),
-        }
-    }
-}
-
-/// Cells whose PacketCount says no more than "at least this".
-fn open_packet_cells<B: AsRef<[u8]>>(flowset: &Flowset<B>) -> usize {
-    let saturated = flowset.layout().table().widths().packet_count_saturated();
-    let counts = flowset.packet_counts();
-    counts.filter(|&count| count == saturated).count()
-}
-
-/// Cells whose ByteCount says no more than "at least this".
-fn open_byte_cells<B: AsRef<[u8]>>(flowset: &Flowset<B>) -> usize {
-    let saturated = flowset.layout().table().widths().byte_count_saturated();
-    let counts = flowset.byte_counts().into_iter().flatten();
-    counts.filter(|&count| count == saturated).count()
-}
-
-struct SwitchSolutions<'a> {
-    packets: Columns<'a>,
-    bytes: Option<Columns<'a>>,
-}
-
-fn switch_decode<K: FlowKey, B: AsRef<[u8]>>(
-    flowset: &Flowset<B>,
-    switch: &SwitchFlows<'_, K>,
-    keys: &[K],
-    counters: &SwitchSolutions<'_>,
-) -> SwitchDecode<K> {
-    let sparse = hidden_flows_are_sparse(flowset, switch);
-    let counter = |columns: &Columns<'_>, column: usize| Counter {
-        value: columns.values[column],
-        status: match columns.statuses[column] {
-            CounterStatus::Joint if !(sparse && columns.equations_are_whole) => {
-                CounterStatus::Unresolved {
-                    least: 0,
-                    most: u64::MAX,
-                }
-            }
-            status => status,
-        },
-    };
-    let flow_at = |(column, &flow): (usize, &u32)| DecodedFlow {
-        key: keys[flow as usize],
-        packets: counter(&counters.packets, column),
-        bytes: counters.bytes.as_ref().map(|bytes| counter(bytes, column)),
-    };
-    let mut flows: Vec<_> = switch.present.iter().enumerate().map(flow_at).collect();
-    // Flows that the filter took for known although they were new, and that the equations prove to
-    // have been counted all the same.
-    let absent = switch.present.len()..switch.present.len() + switch.absent.len();
-    let hidden = absent.clone().zip(&switch.absent).map(flow_at);
-    flows.extend(hidden.filter(|flow| flow.packets.is_exact() && flow.packets.value > 0));
-    let undecided = absent
-        .map(|column| counter(&counters.packets, column))
-        .filter(|packets| match packets.status {
-            CounterStatus::Exact => false,
-            CounterStatus::Joint => packets.value > 0,
-            CounterStatus::Unresolved { most, .. } => most > 0,
-        })
-        .count();
-    flows.sort_unstable_by_key(|flow| flow.key);
-    SwitchDecode {
-        switch: flowset.header().switch.clone(),
-        flows,
-        leftover: switch.leftover,
-        unconfirmed_flows: switch.unconfirmed.len() + undecided,
-        flows_found_alone: switch.found_alone,
-        unexplained_cells: counters.packets.unexplained_rows,
-    }
-}
-
-/// Whether deviations from the network's equations are sparse at this switch, as joint counters
-/// assume: all that its table counts is known, and its filter is not so full that it hid many flows.
-fn hidden_flows_are_sparse<K: FlowKey, B: AsRef<[u8]>>(
-    flowset: &Flowset<B>,
-    switch: &SwitchFlows<'_, K>,
-) -> bool {
-    switch.leftover.cells == 0
-        && flowset.filter().false_positive_probability() <= FULL_FILTER_PROBABILITY
 }
 
 /// Flows that are at one switch at least.
