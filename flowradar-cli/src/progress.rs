@@ -28,7 +28,7 @@ impl Progress {
         Self::new(
             title,
             total,
-            "{msg} {wide_bar} {bytes} of {total_bytes}, {eta} left",
+            "{msg} {wide_bar} {decimal_bytes} of {decimal_total_bytes}, {eta} left",
         )
     }
 

@@ -56,6 +56,14 @@ pub(crate) fn percent(part: u64, whole: u64) -> String {
     format!("{:.1} %", part as f64 * 100.0 / whole as f64)
 }
 
+/// A probability in per cent, or as a power of ten where that would show nothing.
+pub(crate) fn probability(probability: f64) -> String {
+    if probability > 0.0 && probability < 1e-4 {
+        return format!("{probability:.0e}");
+    }
+    format!("{:.2} %", probability * 100.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,5 +87,13 @@ mod tests {
         assert_eq!(counted(1, "flow"), "1 flow");
         assert_eq!(counted(0, "flow"), "0 flows");
         assert_eq!(counted(2000, "packet"), "2,000 packets");
+    }
+
+    #[test]
+    fn small_probabilities_stay_visible() {
+        assert_eq!(probability(1.0), "100.00 %");
+        assert_eq!(probability(0.005), "0.50 %");
+        assert_eq!(probability(0.000_02), "2e-5");
+        assert_eq!(probability(0.0), "0.00 %");
     }
 }

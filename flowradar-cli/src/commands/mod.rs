@@ -6,6 +6,7 @@
 mod decode;
 mod encode;
 mod info;
+mod net_decode;
 mod plan;
 mod simulate;
 
@@ -27,6 +28,7 @@ Examples:
   flowradar info flowsets                       what the flowsets are made of
   flowradar simulate fat-tree --k 4 --cells-per-flow 0.7 --out net
                                                 a network whose switches are short of memory
+  flowradar net-decode net                      its flows, from all switches together
   flowradar plan --flows 100000                 memory and bandwidth that so many flows take
 
 Exit codes: 0 the result is complete, 3 it is partial (and what is missing is said), 2 wrong usage,
@@ -41,6 +43,7 @@ pub(crate) struct Cli {
 enum Command {
     Encode(encode::EncodeArgs),
     Decode(decode::DecodeArgs),
+    NetDecode(net_decode::NetDecodeArgs),
     Info(info::InfoArgs),
     Plan(plan::PlanArgs),
     Simulate(simulate::SimulateArgs),
@@ -51,6 +54,7 @@ pub(crate) fn run(cli: Cli) -> Result<Completeness, CommandError> {
     match cli.command {
         Command::Encode(args) => encode::run(&args),
         Command::Decode(args) => decode::run(&args),
+        Command::NetDecode(args) => net_decode::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Simulate(args) => simulate::run(&args),

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::layout_options::{self, FilterArgument, LayoutOptions, PACKET_COUNT_BITS};
 use crate::outcome::{CommandError, Completeness};
 use crate::output;
-use crate::text::{grouped, short_size, size};
+use crate::text::{grouped, probability, short_size, size};
 use crate::units::{self, EpochLength};
 
 /// Plan a layout: what memory and bandwidth so many flows take, or how many flows fit in a memory
@@ -251,11 +251,15 @@ impl PlanReport {
         }
         line(
             "false positives",
-            format!("{:.1e} expected in an epoch", self.expected_false_positives),
+            format!(
+                "{:.4} expected in an epoch with {} flows",
+                self.expected_false_positives,
+                grouped(self.flows_max)
+            ),
         );
         let single = format!(
-            "{:.1e} of epochs with {} flows",
-            self.single_decode_failure_probability,
+            "in {} of epochs with {} flows",
+            probability(self.single_decode_failure_probability),
             grouped(self.flows_max)
         );
         if self.network {
