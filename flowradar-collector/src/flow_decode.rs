@@ -28,7 +28,7 @@
 
 use bitvec::vec::BitVec;
 use flowradar_core::decode::{Leftover, PeelTable, Peeled, WrongKeyKind, cells_of};
-use flowradar_core::layout::{Coupling, Layout};
+use flowradar_core::layout::Layout;
 use flowradar_core::{FlowKey, Flowset};
 use hashbrown::HashMap;
 use rayon::prelude::*;
@@ -168,6 +168,8 @@ struct Search<'a, K: FlowKey> {
     subtracted: Vec<u32>,
     /// Cells that came out at zero only because something was taken out that is no flow.
     spoiled: Vec<u32>,
+    /// Keys put into the table that were never taken out of it, nor exist.
+    ghosts: Vec<K>,
     /// Marks the flows in `alone` and `with_help`, by number.
     known: BitVec,
     looked_up: bool,
@@ -185,6 +187,7 @@ impl<'a, K: FlowKey> Search<'a, K> {
             with_help: Vec::new(),
             subtracted: Vec::new(),
             spoiled: Vec::new(),
+            ghosts: Vec::new(),
             known: BitVec::new(),
             looked_up: false,
         })
@@ -193,12 +196,19 @@ impl<'a, K: FlowKey> Search<'a, K> {
     /// Gives numbers to the flows found last.
     fn register(&mut self, registry: &mut Registry<K>) {
         for peeled in self.found.drain(..) {
-            let flow = if peeled.present {
+            let ghost = self.ghosts.iter().position(|&ghost| ghost == peeled.key);
+            let flow = if let Some(ghost) = ghost.filter(|_| peeled.present) {
+                // What errors added up to was taken out before, and is now put back.
+                self.ghosts.swap_remove(ghost);
+                self.spoiled.push(peeled.pivot);
+                continue;
+            } else if peeled.present {
                 registry.number(peeled.key)
             } else if let Some(&flow) = registry.numbers.get(&peeled.key) {
                 flow
             } else {
                 // Never subtracted, so not a flow but what errors add up to.
+                self.ghosts.push(peeled.key);
                 self.spoiled.push(peeled.pivot);
                 continue;
             };
@@ -256,31 +266,33 @@ impl<'a, K: FlowKey> Search<'a, K> {
                     .count()
                     >= EVIDENCE_CELLS
         };
-        // The last word on each flow: a flow that was subtracted may be found absent later.
+        // How many times each flow was taken out, less how many times it was put back.
+        let mut times_taken: HashMap<u32, i32> = HashMap::new();
+        for found in &self.with_help {
+            *times_taken.entry(found.flow).or_default() += if found.present { 1 } else { -1 };
+        }
         let mut verdicts: Vec<(u32, Verdict)> = Vec::new();
-        verdicts.extend(self.alone.iter().map(|&flow| (flow, Verdict::Present)));
-        let mut found_later = BitVec::<u64>::repeat(false, keys.len());
-        for found in self.with_help.iter().rev() {
-            if found_later.replace(found.flow as usize, true) {
-                continue;
-            }
-            let verdict = match (confirmed(found.flow, Some(found.pivot)), found.present) {
-                (false, _) => Verdict::Unconfirmed,
-                (true, true) => Verdict::Present,
-                (true, false) => Verdict::Absent,
-            };
-            verdicts.push((found.flow, verdict));
+        for &flow in &self.alone {
+            times_taken.remove(&flow);
+            verdicts.push((flow, Verdict::Present));
         }
         for &flow in &self.subtracted {
-            if !found_later[flow as usize] {
-                let present = confirmed(flow, None);
-                let verdict = if present {
-                    Verdict::Present
-                } else {
-                    Verdict::Unconfirmed
-                };
-                verdicts.push((flow, verdict));
+            match times_taken.get_mut(&flow) {
+                Some(times) => *times += 1,
+                None if confirmed(flow, None) => verdicts.push((flow, Verdict::Present)),
+                None => verdicts.push((flow, Verdict::Unconfirmed)),
             }
+        }
+        // The last cell that a flow was found in is the one that shows nothing about it.
+        for found in self.with_help.iter().rev() {
+            let verdict = match times_taken.remove(&found.flow) {
+                None => continue,
+                Some(0 | 1) if !confirmed(found.flow, Some(found.pivot)) => Verdict::Unconfirmed,
+                Some(1) => Verdict::Present,
+                Some(0) => Verdict::Absent,
+                Some(_) => Verdict::Unconfirmed,
+            };
+            verdicts.push((found.flow, verdict));
         }
         verdicts.sort_unstable();
         let with = |wanted| {
@@ -331,14 +343,7 @@ impl<'a, K: FlowKey> Search<'a, K> {
 /// Expected number of quadruples of flows that have a common XOR of zero and share all their cells, if
 /// any three flows were completed to such a quadruple.
 fn expected_confusions(layout: &Layout, flows: usize) -> f64 {
-    let table = layout.table();
-    // In a coupled table the first cell can be anywhere, and the others are near it.
-    let width = match table.coupling() {
-        Coupling::Plain => table.subtable_cells(),
-        Coupling::Window { cells } => cells,
-    };
-    let places = table.subtable_cells() as f64 * (width as f64).powi(table.hashes() as i32 - 1);
-    (flows as f64 / places).powi(3)
+    (flows as f64 / layout.table().places()).powi(3)
 }
 
 /// What became of a flow at a switch.

@@ -3,13 +3,15 @@
 //! CounterDecode works on equations. Whether these may be trusted is a matter of what could have
 //! spoiled them unseen:
 //!
-//! - A filter that is too full ([`FULL_FILTER_PROBABILITY`]) hid many flows, and their packets are in
+//! - A filter that is too full ([`FULL_FILTER_PROBABILITY`], and fuller than the table is large) hid many flows, and their packets are in
 //!   cells that do not know them. Then nothing is joint, and exact is only what the switch proves alone
 //!   ([`flowradar_core::decode`]), where a hidden flow cannot go unnoticed.
 //! - In a table with flows that nobody found, or with many saturated counters, deviations from the
 //!   network's equations are not sparse: nothing is joint.
 
-use flowradar_core::decode::{DecodedFlow, cells_of, single_decode};
+use flowradar_core::decode::{
+    DecodedFlow, UNDETECTED_HIDDEN_FLOWS_MAX, cells_of, expected_hidden_flows, single_decode,
+};
 use flowradar_core::{Counter, CounterStatus, FlowKey, Flowset};
 use hashbrown::HashMap;
 
@@ -81,7 +83,9 @@ struct Trust<'a, K, B> {
 
 impl<'a, K: FlowKey, B: AsRef<[u8]>> Trust<'a, K, B> {
     fn new(flowset: &'a Flowset<B>, switch: &SwitchFlows<'_, K>) -> Self {
-        let full = flowset.filter().false_positive_probability() > FULL_FILTER_PROBABILITY;
+        let (_, merged) = expected_hidden_flows(flowset);
+        let full = merged > UNDETECTED_HIDDEN_FLOWS_MAX
+            || flowset.filter().false_positive_probability() > FULL_FILTER_PROBABILITY;
         let sparse = !full && switch.leftover.cells == 0;
         let few = |saturated_cells: usize| {
             saturated_cells * FLOWS_PER_SATURATED_CELL <= switch.present.len()

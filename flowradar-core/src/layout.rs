@@ -308,6 +308,17 @@ impl TableLayout {
         self.hashes as usize * self.subtable_cells as usize
     }
 
+    /// Number of places that a flow can have: one over the chance that two flows share all their
+    /// cells.
+    pub fn places(&self) -> f64 {
+        // In a coupled table the first cell can be anywhere, and the others are near it.
+        let width = match self.coupling {
+            Coupling::Plain => self.subtable_cells,
+            Coupling::Window { cells } => cells,
+        };
+        self.subtable_cells as f64 * libm::pow(width as f64, self.hashes as f64 - 1.0)
+    }
+
     /// How a flow's cells lie in the subtables.
     pub const fn coupling(&self) -> Coupling {
         self.coupling

@@ -16,9 +16,10 @@
 //!    other cells were not used, and must come out at zero once all their flows are known.
 //! 3. *Nothing could hide*: an error in a pivot spreads to the flow's other cells, which are either
 //!    checked (2) or pivots of flows found later. In a table that decodes fully every error ends in a
-//!    checked cell. In one that does not, an error can vanish among unknown flows; then the expected
-//!    number of hidden flows all of whose cells are blind must be below
-//!    [`UNDETECTED_HIDDEN_FLOWS_MAX`].
+//!    checked cell. In one that does not, an error can vanish among unknown flows; and a hidden flow
+//!    that shares all its cells with another changes nothing but that flow's counter. The expected
+//!    number of hidden flows that go unnoticed in these two ways, from how full the filter is, must be
+//!    below [`UNDETECTED_HIDDEN_FLOWS_MAX`].
 //!
 //! If the proof fails, every counter of the flowset is unresolved, with bounds. (The collector may
 //! still resolve them with the help of other switches.)
@@ -29,7 +30,7 @@ mod proof;
 use alloc::vec::Vec;
 
 pub use peel::{Leftover, PeelTable, Peeled, cells_of};
-pub use proof::{Proof, UNDETECTED_HIDDEN_FLOWS_MAX};
+pub use proof::{Proof, UNDETECTED_HIDDEN_FLOWS_MAX, expected_hidden_flows};
 
 use crate::counter::{Counter, CounterStatus};
 use crate::flowset::Flowset;
@@ -112,13 +113,10 @@ pub fn single_decode<K: FlowKey, B: AsRef<[u8]>>(
     let mut peeled = Vec::with_capacity((expected as usize).min(flowset.layout().table().cells()));
     table.peel(|flow| peeled.push(flow));
 
-    let pivots = proof::Pivots::new(flowset.layout(), &peeled);
     let packets = Column::of_packets(flowset, &table, &peeled);
-    let packets_proof = packets.prove(flowset, &table, &peeled, &pivots);
-    let bytes = Column::of_bytes(flowset, &peeled);
-    let bytes_proof = bytes
-        .as_ref()
-        .map(|bytes| bytes.prove(flowset, &table, &peeled, &pivots));
+    let packets_proof = packets.prove(flowset, &peeled);
+    let bytes = Column::of_bytes(flowset, &table, &peeled);
+    let bytes_proof = bytes.as_ref().map(|bytes| bytes.prove(flowset, &peeled));
 
     let packet_bounds = (packets_proof != Proof::Proved || packets.has_open())
         .then(|| proof::Bounds::of_packets(flowset));

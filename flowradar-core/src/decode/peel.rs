@@ -160,6 +160,18 @@ impl<'a, K: FlowKey> PeelTable<'a, K> {
         cell.flow_count == 0 && cell.flow_xor == K::Words::default()
     }
 
+    /// Of each cell, whether no flow is left in it, and its packets like
+    /// [`PeelTable::packets_left`].
+    pub(crate) fn residuals(&self) -> impl ExactSizeIterator<Item = (bool, Option<i64>)> {
+        self.cells.iter().map(|cell| {
+            let known = cell.flow_count == 0 && cell.flow_xor == K::Words::default();
+            (
+                known,
+                Some(cell.packets).filter(|&packets| packets < PACKETS_OPEN / 2),
+            )
+        })
+    }
+
     /// Packets left in this cell; `None` if the cell's PacketCount was saturated, or that of a cell
     /// which a flow here was found in.
     pub fn packets_left(&self, cell: usize) -> Option<i64> {

@@ -474,10 +474,17 @@ fn column_values(section: &[u8], bits: u8, cells: usize) -> impl ExactSizeIterat
     let width = field_bytes(bits);
     section[..cells * width]
         .chunks_exact(width.max(1))
-        .map(|chunk| {
-            let mut value = [0; 8];
-            value[..chunk.len()].copy_from_slice(chunk);
-            u64::from_le_bytes(value)
+        .map(|chunk| match *chunk {
+            // The usual widths, without a copy of unknown length.
+            [a] => a as u64,
+            [a, b] => u16::from_le_bytes([a, b]) as u64,
+            [a, b, c] => u32::from_le_bytes([a, b, c, 0]) as u64,
+            [a, b, c, d] => u32::from_le_bytes([a, b, c, d]) as u64,
+            _ => {
+                let mut value = [0; 8];
+                value[..chunk.len()].copy_from_slice(chunk);
+                u64::from_le_bytes(value)
+            }
         })
 }
 

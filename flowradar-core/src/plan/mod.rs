@@ -16,11 +16,12 @@
 mod filter;
 mod peeling;
 
+use crate::decode::UNDETECTED_HIDDEN_FLOWS_MAX;
 use crate::flowset::{SwitchName, flowset_bytes};
 use crate::hash::HashFamilyId;
 use crate::key::KeyKind;
 use crate::layout::{
-    CellWidths, Coupling, HASHES_MAX, HASHES_MIN, Layout, LayoutError, TableLayout,
+    CellWidths, Coupling, FilterLayout, HASHES_MAX, HASHES_MIN, Layout, LayoutError, TableLayout,
 };
 
 pub use filter::expected_false_positives;
@@ -350,10 +351,10 @@ impl PlanRequest {
             return Err(LayoutError::Cells(sized_for).into());
         }
         let table = self.table(flows.max(PLANNED_FLOWS_MIN), sized_for)?;
-        let wished_false_positives = self
-            .expected_false_positives
-            .unwrap_or(self.failure_probability / 2.0);
-        let filter = filter::smallest(self.filter, self.family, sized_for, wished_false_positives)?;
+        let filter = match self.expected_false_positives {
+            Some(wished) => filter::smallest(self.filter, self.family, sized_for, wished)?,
+            None => self.provable_filter(&table, sized_for)?,
+        };
         let layout = Layout::new(self.family, self.seed, table, filter)?;
         Ok(Plan {
             layout,
@@ -396,6 +397,24 @@ impl PlanRequest {
                     network
                 })
             }
+        }
+    }
+
+    /// The smallest filter that leaves the other half of the failure probability, and lets counters be
+    /// proved: in a small table a hidden flow could share all cells with another
+    /// ([`crate::decode::expected_hidden_flows`]), so the filter must hide fewer.
+    fn provable_filter(&self, table: &TableLayout, flows: u64) -> Result<FilterLayout, PlanError> {
+        let mut wished = self.failure_probability / 2.0;
+        loop {
+            let filter = filter::smallest(self.filter, self.family, flows, wished)?;
+            let next_is_hidden = expected_false_positives(&filter, flows + 1)
+                - expected_false_positives(&filter, flows);
+            let merged = flows as f64 * next_is_hidden * flows as f64 / table.places();
+            // A filter is now and then fuller than expected.
+            if merged <= UNDETECTED_HIDDEN_FLOWS_MAX / 8.0 {
+                return Ok(filter);
+            }
+            wished /= 2.0;
         }
     }
 
