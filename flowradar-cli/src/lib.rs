@@ -5,12 +5,19 @@
 
 pub mod trace;
 
+mod bench;
 mod commands;
+mod demo;
+mod evaluate;
+mod experiment;
+mod figures;
 mod flowset_files;
 mod layout_options;
 mod outcome;
 mod output;
+mod page;
 mod progress;
+mod result_table;
 mod rows;
 mod text;
 mod units;

@@ -3,8 +3,11 @@
 //! To add one: a module with an `Args` struct (`clap::Args`) and a function `run` that takes it, a
 //! variant of [`Command`], and a line in [`run`].
 
+mod bench;
 mod decode;
+mod demo;
 mod encode;
+mod evaluate;
 mod info;
 mod net_decode;
 mod plan;
@@ -41,18 +44,24 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::DemoArgs),
     Encode(encode::EncodeArgs),
     Decode(decode::DecodeArgs),
     NetDecode(net_decode::NetDecodeArgs),
     Info(info::InfoArgs),
     Plan(plan::PlanArgs),
     Simulate(simulate::SimulateArgs),
+    Bench(bench::BenchArgs),
+    Evaluate(evaluate::EvaluateArgs),
 }
 
 /// Runs the command that the arguments name.
 pub(crate) fn run(cli: Cli) -> Result<Completeness, CommandError> {
     match cli.command {
+        Command::Bench(args) => bench::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Encode(args) => encode::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
         Command::Decode(args) => decode::run(&args),
         Command::NetDecode(args) => net_decode::run(&args),
         Command::Info(args) => info::run(&args),
