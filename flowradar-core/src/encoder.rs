@@ -12,11 +12,11 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::marker::PhantomData;
 
-use crate::filter::FlowFilter;
+use crate::filter::{FilterParts, FlowFilter};
 use crate::flowset::{Epoch, FlowsetHeader, SwitchName, Totals, write_flowset};
 use crate::hash::{HashFamily, HashFamilyId, KeyHash, Xxh3};
 use crate::key::FlowKey;
-use crate::layout::{Layout, TableLayout};
+use crate::layout::Layout;
 use crate::prefetch::prefetch;
 
 /// One packet, as the encoder sees it.
@@ -162,11 +162,11 @@ impl<K: FlowKey, H: HashFamily> Encoder<K, H> {
         let table = self.layout.table();
         let bank = &mut self.active;
         let new = match table.hashes() {
-            2 => bank.encode_one::<2>(packet, &hash, &table.cells_of(&hash)),
-            3 => bank.encode_one::<3>(packet, &hash, &table.cells_of(&hash)),
-            4 => bank.encode_one::<4>(packet, &hash, &table.cells_of(&hash)),
-            5 => bank.encode_one::<5>(packet, &hash, &table.cells_of(&hash)),
-            _ => bank.encode_one::<6>(packet, &hash, &table.cells_of(&hash)),
+            2 => bank.encode::<2>(packet, &hash, &table.cells_of(&hash)),
+            3 => bank.encode::<3>(packet, &hash, &table.cells_of(&hash)),
+            4 => bank.encode::<4>(packet, &hash, &table.cells_of(&hash)),
+            5 => bank.encode::<5>(packet, &hash, &table.cells_of(&hash)),
+            _ => bank.encode::<6>(packet, &hash, &table.cells_of(&hash)),
         };
         bank.totals.add(new as u64, 1, packet.ip_bytes as u64);
     }
@@ -176,15 +176,12 @@ impl<K: FlowKey, H: HashFamily> Encoder<K, H> {
     /// Memory that a packet will touch is prefetched while packets before it are encoded: several
     /// times faster than [`Encoder::packet`] once the banks are larger than the cache.
     pub fn packets(&mut self, packets: &[Packet<K>]) {
-        let bank = &mut self.active;
-        let seed = self.layout.seed();
-        let table = self.layout.table();
-        match table.hashes() {
-            2 => bank.encode::<H, 2>(seed, table, packets),
-            3 => bank.encode::<H, 3>(seed, table, packets),
-            4 => bank.encode::<H, 4>(seed, table, packets),
-            5 => bank.encode::<H, 5>(seed, table, packets),
-            _ => bank.encode::<H, 6>(seed, table, packets),
+        match self.layout.table().hashes() {
+            2 => self.active.encode_batches::<H, 2>(&self.layout, packets),
+            3 => self.active.encode_batches::<H, 3>(&self.layout, packets),
+            4 => self.active.encode_batches::<H, 4>(&self.layout, packets),
+            5 => self.active.encode_batches::<H, 5>(&self.layout, packets),
+            _ => self.active.encode_batches::<H, 6>(&self.layout, packets),
         }
     }
 
@@ -243,12 +240,14 @@ impl<K: FlowKey, H: HashFamily> Encoder<K, H> {
 
 impl<K: FlowKey> Bank<K> {
     #[inline]
-    fn encode<H: HashFamily, const HASHES: usize>(
+    fn encode_batches<H: HashFamily, const HASHES: usize>(
         &mut self,
-        seed: u64,
-        table: &TableLayout,
+        layout: &Layout,
         packets: &[Packet<K>],
     ) {
+        let (seed, table) = (layout.seed(), layout.table());
+        let table_cells = self.cells.as_mut_slice();
+        let mut filter = self.filter.parts();
         let mut hashes = [H::Hash::default(); BATCH];
         let mut cells = [[0; HASHES]; BATCH];
         let (mut new_flows, mut bytes) = (0, 0);
@@ -256,13 +255,13 @@ impl<K: FlowKey> Bank<K> {
             for ((packet, hash), cells) in batch.iter().zip(&mut hashes).zip(&mut cells) {
                 *hash = H::hash(packet.key.words(), seed);
                 *cells = table.cells_of(hash);
-                self.filter.prefetch(hash);
+                filter.prefetch(hash);
                 for &cell in cells.iter() {
-                    prefetch(&self.cells, cell as usize);
+                    prefetch(table_cells, cell as usize);
                 }
             }
             for ((packet, hash), cells) in batch.iter().zip(&hashes).zip(&cells) {
-                let new = self.encode_one(packet, hash, cells);
+                let new = encode(table_cells, &mut filter, packet, hash, cells);
                 new_flows += new as u64;
                 bytes += packet.ip_bytes as u64;
             }
@@ -272,17 +271,19 @@ impl<K: FlowKey> Bank<K> {
 
     /// Encodes a packet that has been hashed; says whether its flow is new.
     #[inline]
-    fn encode_one<const HASHES: usize>(
+    fn encode<const HASHES: usize>(
         &mut self,
         packet: &Packet<K>,
         hash: &impl KeyHash,
         cells: &[u32; HASHES],
     ) -> bool {
-        let new = !self.filter.insert(hash);
-        for &cell in cells {
-            self.cells[cell as usize].count(&packet.key, new, 1, packet.ip_bytes as u64);
-        }
-        new
+        encode(
+            &mut self.cells,
+            &mut self.filter.parts(),
+            packet,
+            hash,
+            cells,
+        )
     }
 
     fn clear(&mut self) {
@@ -292,10 +293,26 @@ impl<K: FlowKey> Bank<K> {
     }
 }
 
+/// Encodes a packet that has been hashed; says whether its flow is new.
+#[inline(always)]
+fn encode<K: FlowKey, const HASHES: usize>(
+    table_cells: &mut [Cell<K::Words>],
+    filter: &mut FilterParts<'_>,
+    packet: &Packet<K>,
+    hash: &impl KeyHash,
+    cells: &[u32; HASHES],
+) -> bool {
+    let new = !filter.insert(hash);
+    for &cell in cells {
+        table_cells[cell as usize].count(&packet.key, new, 1, packet.ip_bytes as u64);
+    }
+    new
+}
+
 impl<W> Cell<W> {
     /// Counts packets of a flow, and the flow itself if it is new. Without branches: whether a flow
     /// is new is hard to predict where flows are short.
-    #[inline]
+    #[inline(always)]
     fn count<K: FlowKey<Words = W>>(&mut self, key: &K, new: bool, packets: u32, bytes: u64)
     where
         W: crate::key::KeyWords,

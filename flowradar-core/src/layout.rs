@@ -331,7 +331,7 @@ impl TableLayout {
 
     /// The cells of a flow, one in each subtable, as indices into the whole table (subtable after
     /// subtable). `HASHES` must be [`TableLayout::hashes`].
-    #[inline]
+    #[inline(always)]
     pub fn cells_of<const HASHES: usize>(&self, hash: &impl KeyHash) -> [u32; HASHES] {
         debug_assert_eq!(HASHES, self.hashes());
         let (start, width) = self.window(hash);
@@ -342,7 +342,7 @@ impl TableLayout {
 
     /// Like [`TableLayout::cells_of`], where the number of subtables is known only at run time: the
     /// first [`TableLayout::hashes`] elements are the cells, the others zero.
-    #[inline]
+    #[inline(always)]
     pub fn cells_of_any(&self, hash: &impl KeyHash) -> [u32; HASHES_MAX] {
         let (start, width) = self.window(hash);
         let mut cells = [0; HASHES_MAX];
@@ -355,7 +355,7 @@ impl TableLayout {
     }
 
     /// First cell and width of the stretch of each subtable that a flow may lie in.
-    #[inline]
+    #[inline(always)]
     fn window(&self, hash: &impl KeyHash) -> (u32, u32) {
         match self.coupling {
             Coupling::Plain => (0, self.subtable_cells),

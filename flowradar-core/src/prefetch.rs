@@ -1,7 +1,7 @@
 //! A hint to the processor; the only unsafe code of the crate.
 
 /// Starts loading `items[index]` into the cache, if there is such an item. Changes nothing else.
-#[inline]
+#[inline(always)]
 pub(crate) fn prefetch<T>(items: &[T], index: usize) {
     #[cfg(target_arch = "x86_64")]
     if let Some(item) = items.get(index) {

@@ -16,7 +16,7 @@ impl HashFamily for Mix64 {
     const FILTER_LANES_MAX: usize = WideHash::FILTER_LANES_MAX;
     type Hash = WideHash;
 
-    #[inline]
+    #[inline(always)]
     fn hash<W: KeyWords>(words: &W, seed: u64) -> WideHash {
         let mut state = mix_seed(seed);
         for word in words.as_ref() {

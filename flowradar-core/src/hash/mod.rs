@@ -148,7 +148,7 @@ macro_rules! with_hash_family {
 /// assert_eq!(reduce(0x8000_0000, 1000), 500);
 /// assert_eq!(reduce(u32::MAX, 1000), 999);
 /// ```
-#[inline]
+#[inline(always)]
 pub const fn reduce(lane: u32, size: u32) -> u32 {
     ((lane as u64 * size as u64) >> 32) as u32
 }
@@ -171,7 +171,7 @@ impl WideHash {
 }
 
 impl KeyHash for WideHash {
-    #[inline]
+    #[inline(always)]
     fn table_lane(&self, lane: usize) -> u32 {
         let word = match lane / 2 {
             0 => self.low,
@@ -187,7 +187,7 @@ impl KeyHash for WideHash {
     /// Double hashing, even enhanced by a cubic term, would be faster and is not good enough: in a
     /// filter for less than one false positive per flowset, two flows with nearby starts and steps
     /// collide in all lanes more often than all other false positives occur together.
-    #[inline]
+    #[inline(always)]
     fn filter_lane(&self, lane: usize) -> u32 {
         let base = (self.low ^ self.high.rotate_left(32)).wrapping_mul(GOLDEN);
         let Some(lane) = lane.checked_sub(1) else {
@@ -204,7 +204,7 @@ const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 /// A bijection on 64 bits where every input bit changes every output bit with probability near one
 /// half: the finalizer of MurmurHash3 with the constants of "variant 13" (Stafford 2011), as used by
 /// SplitMix64.
-#[inline]
+#[inline(always)]
 const fn mix(mut word: u64) -> u64 {
     word ^= word >> 30;
     word = word.wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -21,7 +21,7 @@ impl HashFamily for Xxh3 {
     const FILTER_LANES_MAX: usize = WideHash::FILTER_LANES_MAX;
     type Hash = WideHash;
 
-    #[inline]
+    #[inline(always)]
     fn hash<W: KeyWords>(words: &W, seed: u64) -> WideHash {
         // The widest key has five words. The length is known at compile time, so the copy is too.
         let mut bytes = [0; 40];
