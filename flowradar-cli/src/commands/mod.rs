@@ -26,6 +26,7 @@ use crate::outcome::{CommandError, Completeness};
     arg_required_else_help = true,
     after_help = "\
 Examples:
+  flowradar demo                                see it all work in a few seconds
   flowradar encode trace.pcap --out flowsets    encode a packet trace as a switch would
   flowradar decode flowsets                     every flow of it, with exact counters
   flowradar info flowsets                       what the flowsets are made of
@@ -33,6 +34,7 @@ Examples:
                                                 a network whose switches are short of memory
   flowradar net-decode net                      its flows, from all switches together
   flowradar plan --flows 100000                 memory and bandwidth that so many flows take
+  flowradar evaluate --out evaluation --quick   the paper's evaluation, done again
 
 Exit codes: 0 the result is complete, 3 it is partial (and what is missing is said), 2 wrong usage,
 1 other errors."
