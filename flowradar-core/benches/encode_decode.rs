@@ -56,8 +56,8 @@ fn packets() -> Vec<Packet<FlowKeyV4>> {
 
 fn layout(family: HashFamilyId, filter: FilterLayout, cells_per_flow: f64) -> Layout {
     let subtable_cells = (FLOWS as f64 * cells_per_flow / 3.0).ceil() as u32;
-    let table = TableLayout::new(3, subtable_cells, Coupling::Plain, CellWidths::default())
-        .expect("fits");
+    let table =
+        TableLayout::new(3, subtable_cells, Coupling::Plain, CellWidths::default()).expect("fits");
     Layout::new(family, 1, table, filter).expect("enough filter hashes")
 }
 
@@ -104,9 +104,19 @@ fn encode(criterion: &mut Criterion) {
     }
     batch::<Xxh3>(&mut group, "batch_xxh3_blocked", blocked(), &packets);
     batch::<Mix64>(&mut group, "batch_mix64_blocked", blocked(), &packets);
-    batch::<Xxh3>(&mut group, "batch_xxh3_partitioned", partitioned(), &packets);
+    batch::<Xxh3>(
+        &mut group,
+        "batch_xxh3_partitioned",
+        partitioned(),
+        &packets,
+    );
     let crc_filter = FilterLayout::partitioned(8, (FLOWS * 2) as u32).expect("fits");
-    batch::<CrcAdd>(&mut group, "batch_crc_add_partitioned", crc_filter, &packets);
+    batch::<CrcAdd>(
+        &mut group,
+        "batch_crc_add_partitioned",
+        crc_filter,
+        &packets,
+    );
     group.bench_function("one_by_one_xxh3_blocked", |bencher| {
         let mut encoder = encoder::<Xxh3>(blocked(), 1.25);
         bencher.iter(|| {

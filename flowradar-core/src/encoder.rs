@@ -15,7 +15,7 @@ use core::marker::PhantomData;
 use crate::filter::{FilterParts, FlowFilter};
 use crate::flowset::{Epoch, FlowsetHeader, SwitchName, Totals, write_flowset};
 use crate::hash::{HashFamily, HashFamilyId, KeyHash, Xxh3};
-use crate::key::FlowKey;
+use crate::key::{FlowKey, KeyWords};
 use crate::layout::Layout;
 use crate::prefetch::prefetch;
 
@@ -37,9 +37,19 @@ pub struct Packet<K> {
 #[repr(align(32))]
 pub(crate) struct Cell<W> {
     pub(crate) flow_xor: W,
-    pub(crate) flow_count: u32,
-    pub(crate) packet_count: u32,
+    /// PacketCount in the high half, FlowCount in the low one: one addition counts both.
+    counts: u64,
     pub(crate) byte_count: u64,
+}
+
+impl<W> Cell<W> {
+    pub(crate) fn flow_count(&self) -> u32 {
+        self.counts as u32
+    }
+
+    pub(crate) fn packet_count(&self) -> u32 {
+        (self.counts >> 32) as u32
+    }
 }
 
 /// Filter, table and totals of one epoch.
@@ -177,11 +187,20 @@ impl<K: FlowKey, H: HashFamily> Encoder<K, H> {
     /// times faster than [`Encoder::packet`] once the banks are larger than the cache.
     pub fn packets(&mut self, packets: &[Packet<K>]) {
         match self.layout.table().hashes() {
-            2 => self.active.encode_batches::<H, 2>(&self.layout, packets),
-            3 => self.active.encode_batches::<H, 3>(&self.layout, packets),
-            4 => self.active.encode_batches::<H, 4>(&self.layout, packets),
-            5 => self.active.encode_batches::<H, 5>(&self.layout, packets),
-            _ => self.active.encode_batches::<H, 6>(&self.layout, packets),
+            2 => self.packets_of::<2>(packets),
+            3 => self.packets_of::<3>(packets),
+            4 => self.packets_of::<4>(packets),
+            5 => self.packets_of::<5>(packets),
+            _ => self.packets_of::<6>(packets),
+        }
+    }
+
+    fn packets_of<const HASHES: usize>(&mut self, packets: &[Packet<K>]) {
+        let bank = &mut self.active;
+        if bank.totals.packets.saturating_add(packets.len() as u64) < u32::MAX as u64 {
+            bank.encode_batches::<H, HASHES, false>(&self.layout, packets);
+        } else {
+            bank.encode_batches::<H, HASHES, true>(&self.layout, packets);
         }
     }
 
@@ -196,7 +215,7 @@ impl<K: FlowKey, H: HashFamily> Encoder<K, H> {
         let bank = &mut self.active;
         let new = !bank.filter.insert(&hash);
         for &cell in &cells[..self.layout.table().hashes()] {
-            bank.cells[cell as usize].count::<K>(key, new, count, ip_bytes);
+            bank.cells[cell as usize].count::<K, true>(key, new, count, ip_bytes);
         }
         bank.totals.add(new as u64, count as u64, ip_bytes);
     }
@@ -240,7 +259,7 @@ impl<K: FlowKey, H: HashFamily> Encoder<K, H> {
 
 impl<K: FlowKey> Bank<K> {
     #[inline]
-    fn encode_batches<H: HashFamily, const HASHES: usize>(
+    fn encode_batches<H: HashFamily, const HASHES: usize, const SATURATE: bool>(
         &mut self,
         layout: &Layout,
         packets: &[Packet<K>],
@@ -261,7 +280,8 @@ impl<K: FlowKey> Bank<K> {
                 }
             }
             for ((packet, hash), cells) in batch.iter().zip(&hashes).zip(&cells) {
-                let new = encode(table_cells, &mut filter, packet, hash, cells);
+                let new =
+                    encode::<K, HASHES, SATURATE>(table_cells, &mut filter, packet, hash, cells);
                 new_flows += new as u64;
                 bytes += packet.ip_bytes as u64;
             }
@@ -277,13 +297,8 @@ impl<K: FlowKey> Bank<K> {
         hash: &impl KeyHash,
         cells: &[u32; HASHES],
     ) -> bool {
-        encode(
-            &mut self.cells,
-            &mut self.filter.parts(),
-            packet,
-            hash,
-            cells,
-        )
+        let mut filter = self.filter.parts();
+        encode::<K, HASHES, true>(&mut self.cells, &mut filter, packet, hash, cells)
     }
 
     fn clear(&mut self) {
@@ -295,7 +310,7 @@ impl<K: FlowKey> Bank<K> {
 
 /// Encodes a packet that has been hashed; says whether its flow is new.
 #[inline(always)]
-fn encode<K: FlowKey, const HASHES: usize>(
+fn encode<K: FlowKey, const HASHES: usize, const SATURATE: bool>(
     table_cells: &mut [Cell<K::Words>],
     filter: &mut FilterParts<'_>,
     packet: &Packet<K>,
@@ -304,25 +319,43 @@ fn encode<K: FlowKey, const HASHES: usize>(
 ) -> bool {
     let new = !filter.insert(hash);
     for &cell in cells {
-        table_cells[cell as usize].count(&packet.key, new, 1, packet.ip_bytes as u64);
+        table_cells[cell as usize].count::<K, SATURATE>(
+            &packet.key,
+            new,
+            1,
+            packet.ip_bytes as u64,
+        );
     }
     new
 }
 
-impl<W> Cell<W> {
+impl<W: KeyWords> Cell<W> {
     /// Counts packets of a flow, and the flow itself if it is new. Without branches: whether a flow
     /// is new is hard to predict where flows are short.
+    ///
+    /// `SATURATE` may be left out only while fewer than 2^32 packets are in the bank: then no
+    /// PacketCount can overflow, nor a FlowCount, as every flow has a packet.
     #[inline(always)]
-    fn count<K: FlowKey<Words = W>>(&mut self, key: &K, new: bool, packets: u32, bytes: u64)
-    where
-        W: crate::key::KeyWords,
-    {
+    fn count<K: FlowKey<Words = W>, const SATURATE: bool>(
+        &mut self,
+        key: &K,
+        new: bool,
+        packets: u32,
+        bytes: u64,
+    ) {
         let mask = (new as u64).wrapping_neg();
         for (xor, word) in self.flow_xor.as_mut().iter_mut().zip(key.words().as_ref()) {
             *xor ^= word & mask;
         }
-        self.flow_count = self.flow_count.saturating_add(new as u32);
-        self.packet_count = self.packet_count.saturating_add(packets);
+        if SATURATE {
+            let flow_count = self.flow_count().saturating_add(new as u32);
+            let packet_count = self.packet_count().saturating_add(packets);
+            self.counts = (packet_count as u64) << 32 | flow_count as u64;
+        } else {
+            self.counts = self
+                .counts
+                .wrapping_add((packets as u64) << 32 | new as u64);
+        }
         // 2^64 bytes take more than two weeks at 100 Tbit/s.
         self.byte_count = self.byte_count.wrapping_add(bytes);
     }

@@ -39,11 +39,11 @@ pub(crate) fn write_flowset<K: FlowKey>(
     }
     let flow_counts = &mut out[sections.flow_count..sections.packet_count];
     write_column(flow_counts, widths.flow_count_bits(), cells, |cell| {
-        cell.flow_count.min(widths.flow_count_saturated()) as u64
+        cell.flow_count().min(widths.flow_count_saturated()) as u64
     });
     let packet_counts = &mut out[sections.packet_count..sections.byte_count];
     write_column(packet_counts, widths.packet_count_bits(), cells, |cell| {
-        cell.packet_count.min(widths.packet_count_saturated()) as u64
+        cell.packet_count().min(widths.packet_count_saturated()) as u64
     });
     if widths.counts_bytes() {
         let byte_counts = &mut out[sections.byte_count..sections.checksum];
