@@ -319,6 +319,25 @@ impl TableLayout {
         self.subtable_cells as f64 * libm::pow(width as f64, self.hashes as f64 - 1.0)
     }
 
+    /// The chance that the packets of a hidden flow look like those of `flows` known ones to every
+    /// equation.
+    ///
+    /// With three hashes or more: that it shares all cells with one of them. With two, flows that
+    /// share a cell form a component whose equations hold as soon as both subtables' sums agree, which
+    /// a hidden flow between two of its cells does not change: the chance that two random cells are of
+    /// one component of a sparse random graph, doubled for being on the safe side.
+    pub fn confusable_share(&self, flows: f64) -> f64 {
+        if self.hashes() > 2 {
+            return (flows / self.places()).min(1.0);
+        }
+        let cells = self.subtable_cells as f64;
+        let load = flows / cells;
+        if load > 0.9 {
+            return 1.0;
+        }
+        (2.0 * load / (cells * (1.0 - load * load))).min(1.0)
+    }
+
     /// How a flow's cells lie in the subtables.
     pub const fn coupling(&self) -> Coupling {
         self.coupling

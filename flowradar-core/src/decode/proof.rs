@@ -213,7 +213,12 @@ pub fn expected_hidden_flows<B: AsRef<[u8]>>(flowset: &Flowset<B>) -> (f64, f64)
     } else {
         f64::INFINITY
     };
-    (hidden, hidden * recorded / table.places())
+    let merged = if hidden > 0.0 {
+        hidden * table.confusable_share(recorded)
+    } else {
+        0.0
+    };
+    (hidden, merged)
 }
 
 /// Expected number of hidden flows all of whose cells are blind. `seen` marks the cells where an error

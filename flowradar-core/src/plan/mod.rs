@@ -409,7 +409,7 @@ impl PlanRequest {
             let filter = filter::smallest(self.filter, self.family, flows, wished)?;
             let next_is_hidden = expected_false_positives(&filter, flows + 1)
                 - expected_false_positives(&filter, flows);
-            let merged = flows as f64 * next_is_hidden * flows as f64 / table.places();
+            let merged = flows as f64 * next_is_hidden * table.confusable_share(flows as f64);
             // A filter is now and then fuller than expected.
             if merged <= UNDETECTED_HIDDEN_FLOWS_MAX / 8.0 {
                 return Ok(filter);
