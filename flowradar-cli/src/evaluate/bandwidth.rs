@@ -99,6 +99,7 @@ pub(super) fn evaluate() -> Result<Chapter, CommandError> {
             label: "paper: 0.52 %".into(),
             colour: BLACK,
             at: (PAPER_EPOCH_MS, PAPER_SHARE),
+            below: false,
         }],
     };
     let caption = format!(

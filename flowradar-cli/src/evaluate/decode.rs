@@ -208,7 +208,7 @@ fn trials(settings: &Settings, flows: u64) -> u64 {
         (true, _) => 20,
         (false, ..=1_000) => 400,
         (false, ..=10_000) => 100,
-        (false, _) => 40,
+        (false, _) => 20,
     }
 }
 
@@ -440,6 +440,7 @@ fn time_chart(line: &[(f64, f64)]) -> Figure {
             label: "paper: 10 ms".into(),
             colour: BLACK,
             at: (1e5, 10.0),
+            below: true,
         }],
     };
     chart.draw()

@@ -234,7 +234,8 @@ fn follow(
     let request = PlanRequest::flows(flows as u64)
         .hashes(3)
         .coupling(CouplingChoice::Plain)
-        .cells_per_flow(case.cells_per_flow);
+        .cells_per_flow(case.cells_per_flow)
+        .expected_false_positives(super::NETWORK_FALSE_POSITIVES);
     let layout = layout_options::plan(&request)?.layout;
     let mut score = LossScore::default();
     let mut undecided = 0;

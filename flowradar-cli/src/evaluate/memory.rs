@@ -89,6 +89,7 @@ pub(super) fn evaluate() -> Result<Chapter, CommandError> {
             label: "paper: 2.36 MB".into(),
             colour: BLACK,
             at: (PAPER_FLOWS as f64, PAPER_MEMORY_BYTES as f64 / 1e6),
+            below: false,
         }],
     };
     let caption = format!(

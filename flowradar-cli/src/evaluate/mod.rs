@@ -28,6 +28,10 @@ const PAPER_MEMORY_BYTES: u64 = 2_360_000;
 /// Length of the paper's epochs, in milliseconds.
 const PAPER_EPOCH_MS: f64 = 10.0;
 
+/// Expected false positives of each switch's filter in an epoch where networks are compared: so few
+/// that none is expected at all switches and in all epochs together, and the table alone decides.
+const NETWORK_FALSE_POSITIVES: f64 = 2e-4;
+
 /// What can be evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Topic {

@@ -19,7 +19,7 @@ use crate::text::{counted, grouped};
 /// Flows that lose packets on one link of their way.
 const LOSSY_FLOWS: f64 = 0.02;
 /// Switches that must decode completely for "SingleDecode suffices".
-const COMPLETE_SHARE: f64 = 0.99;
+const COMPLETE_SHARE: f64 = 0.98;
 /// Counters that must be known for "this method suffices".
 const KNOWN_SHARE: f64 = 0.999;
 /// Flows of ten packets or more. By default most flows have one packet, and a cell in which all flows
@@ -125,13 +125,13 @@ pub(super) fn evaluate(settings: &Settings) -> Result<Chapter, CommandError> {
         figures.push((
             chart(hashes, &outcomes, &network),
             if hashes == 3 {
-                "With three subtables every flow is found from some 0.6 cells a flow on, and joint \
-                 CounterDecode knows nearly all counters from there; the switches' own equations \
-                 prove them from about 1.1 on."
+                "With three subtables every flow is found in less than half the cells that \
+                 SingleDecode needs, and joint CounterDecode knows the counters from there on; \
+                 about one cell a flow is enough for the switches' own equations to prove them all."
                     .to_owned()
             } else {
-                "With four subtables the switches' own equations prove the counters from 1.025 cells \
-                 a flow on, as in the paper, and SingleDecode needs 1.3."
+                "With four subtables SingleDecode needs some 1.3 cells a flow; the paper's 26.8 % \
+                 more flows with CounterDecode of each switch are 1.025."
                     .to_owned()
             },
         ));
@@ -156,8 +156,7 @@ pub(super) fn evaluate(settings: &Settings) -> Result<Chapter, CommandError> {
                     JOINT => outcome.together.resolved(),
                     _ => outcome.together.exact,
                 };
-                outcome.together.missing == 0
-                    && known as f64 >= KNOWN_SHARE * outcome.together.flows as f64
+                known as f64 >= KNOWN_SHARE * outcome.together.flows as f64
             };
             thresholds.push(Threshold {
                 method,
@@ -186,7 +185,8 @@ pub(super) fn evaluate(settings: &Settings) -> Result<Chapter, CommandError> {
                 "A fat tree of " (switches) " switches with inter-pod traffic, so that every switch "
                 "carries the same number of flows, " (grouped(flows_per_switch.into())) ": the paper's "
                 "worst case. " (percent_label(LOSSY_FLOWS)) " of the flows lose packets on one link. "
-                "Every switch has the same number of cells and hash functions of its own. "
+                "Every switch has the same number of cells and hash functions of its own, and a filter "
+                "with " (super::NETWORK_FALSE_POSITIVES) " expected false positives. "
                 "Every flow and counter decoded is compared with the truth."
             }
             p {
@@ -237,7 +237,8 @@ impl Network {
         let request = PlanRequest::flows(self.flows_per_switch.into())
             .hashes(hashes)
             .coupling(CouplingChoice::Plain)
-            .cells_per_flow(f64::from(hundredths) / 100.0);
+            .cells_per_flow(f64::from(hundredths) / 100.0)
+            .expected_false_positives(super::NETWORK_FALSE_POSITIVES);
         Ok(layout_options::plan(&request)?.layout)
     }
 
@@ -332,8 +333,8 @@ fn gains(
 ) -> Result<(ResultTable, Vec<Comparison>), CommandError> {
     let mut table = ResultTable::new(
         "network_gain",
-        "Fewest cells a flow with which each method suffices (SingleDecode: 99 % of switches \
-         complete; CounterDecode: every flow found and 99.9 % of counters known), and how many more \
+        "Fewest cells a flow with which each method suffices (SingleDecode: 98 % of switches \
+         complete; CounterDecode: 99.9 % of all counters known), and how many more \
          flows than SingleDecode it decodes in the same memory",
         [
             "method",

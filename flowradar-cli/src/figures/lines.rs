@@ -65,6 +65,8 @@ pub(crate) struct Mark {
     pub(crate) label: String,
     pub(crate) colour: RGBColor,
     pub(crate) at: (f64, f64),
+    /// Whether the remark stands below at the right, instead of above at the left.
+    pub(crate) below: bool,
 }
 
 impl Axis {
@@ -167,8 +169,11 @@ impl LineChart {
             .x_label_formatter(&|place| self.x.text(*place))
             .y_label_formatter(&|place| self.y.text(*place))
             .draw()?;
-        for line in &self.lines {
-            self.draw_line(&mut chart, line)?;
+        // Dashed lines on top: where two lines lie on each other both are seen.
+        for stroke in [Stroke::Solid, Stroke::Dashed] {
+            for line in self.lines.iter().filter(|line| line.stroke == stroke) {
+                self.draw_line(&mut chart, line)?;
+            }
         }
         for mark in &self.marks {
             self.draw_mark(canvas, &mut chart, mark)?;
@@ -211,8 +216,12 @@ impl LineChart {
         let filled = ShapeStyle::from(&mark.colour).filled();
         chart.draw_series([TriangleMarker::new(place, 8, filled)])?;
         let (x, y) = chart.backend_coord(&place);
-        let text = bold(LABEL_SIZE, mark.colour, (HPos::Right, VPos::Bottom));
-        canvas.draw_text(&mark.label, &text, (x - 10, y - 6))
+        let (anchor, place) = if mark.below {
+            ((HPos::Left, VPos::Top), (x + 10, y + 6))
+        } else {
+            ((HPos::Right, VPos::Bottom), (x - 10, y - 6))
+        };
+        canvas.draw_text(&mark.label, &bold(LABEL_SIZE, mark.colour, anchor), place)
     }
 
     /// Labels the lines at their ends, moved apart where they would overlap.
