@@ -168,7 +168,8 @@ pub enum Ports {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("byte {offset} of the frame: {reason}")]
 pub struct ParsePacketError {
-    /// Offset into the captured bytes of the field or the missing byte, in bytes.
+    /// Offset in the frame of the field or the missing byte, in bytes. It may lie behind the captured
+    /// bytes, where a header says so.
     pub offset: usize,
     /// What is wrong there.
     pub reason: MalformedReason,
