@@ -168,8 +168,8 @@ struct Search<'a, K: FlowKey> {
     subtracted: Vec<u32>,
     /// Cells that came out at zero only because something was taken out that is no flow.
     spoiled: Vec<u32>,
-    /// Keys put into the table that were never taken out of it, nor exist.
-    ghosts: Vec<K>,
+    /// How many times keys were put into the table that were never taken out of it, nor exist.
+    ghosts: HashMap<K, u32>,
     /// Marks the flows in `alone` and `with_help`, by number.
     known: BitVec,
     looked_up: bool,
@@ -187,7 +187,7 @@ impl<'a, K: FlowKey> Search<'a, K> {
             with_help: Vec::new(),
             subtracted: Vec::new(),
             spoiled: Vec::new(),
-            ghosts: Vec::new(),
+            ghosts: HashMap::new(),
             known: BitVec::new(),
             looked_up: false,
         })
@@ -196,10 +196,10 @@ impl<'a, K: FlowKey> Search<'a, K> {
     /// Gives numbers to the flows found last.
     fn register(&mut self, registry: &mut Registry<K>) {
         for peeled in self.found.drain(..) {
-            let ghost = self.ghosts.iter().position(|&ghost| ghost == peeled.key);
-            let flow = if let Some(ghost) = ghost.filter(|_| peeled.present) {
+            let ghost = self.ghosts.get_mut(&peeled.key).filter(|times| **times > 0);
+            let flow = if let (true, Some(times)) = (peeled.present, ghost) {
+                *times -= 1;
                 // What errors added up to was taken out before, and is now put back.
-                self.ghosts.swap_remove(ghost);
                 self.spoiled.push(peeled.pivot);
                 continue;
             } else if peeled.present {
@@ -208,7 +208,7 @@ impl<'a, K: FlowKey> Search<'a, K> {
                 flow
             } else {
                 // Never subtracted, so not a flow but what errors add up to.
-                self.ghosts.push(peeled.key);
+                *self.ghosts.entry(peeled.key).or_default() += 1;
                 self.spoiled.push(peeled.pivot);
                 continue;
             };
@@ -322,8 +322,10 @@ impl<'a, K: FlowKey> Search<'a, K> {
         for found in &self.with_help {
             evidence.set(found.pivot as usize, false);
         }
+        let mut spoiled: BitVec = BitVec::repeat(false, evidence.len());
         for &cell in &self.spoiled {
             evidence.set(cell as usize, false);
+            spoiled.set(cell as usize, true);
         }
         // Backwards: the other cells of a flow are settled by the flows found after it.
         for found in self.with_help.iter().rev() {
@@ -332,7 +334,7 @@ impl<'a, K: FlowKey> Search<'a, K> {
                 .iter()
                 .any(|&cell| cell != found.pivot && evidence[cell as usize]);
             let pivot = found.pivot as usize;
-            if confirmed && self.table.is_known(pivot) && !self.spoiled.contains(&found.pivot) {
+            if confirmed && self.table.is_known(pivot) && !spoiled[pivot] {
                 evidence.set(pivot, true);
             }
         }
