@@ -1,0 +1,1 @@
+//! The generated header that ties a P4 program to a layout.

@@ -1,0 +1,1 @@
+//! Reading encoded flowsets out of a switch by packets, sans I/O.

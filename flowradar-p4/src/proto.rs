@@ -1,0 +1,35 @@
+//! Messages and stubs of P4Runtime v1, generated from `proto/`.
+//!
+//! The files are the project's own; names, numbers and types are those of the specification, so that
+//! any P4Runtime peer understands them.
+
+#![allow(
+    missing_docs,
+    reason = "generated; the specification documents the fields"
+)]
+#![allow(unreachable_pub, reason = "generated")]
+#![allow(clippy::all, reason = "generated")]
+
+/// Types shared by gRPC services.
+pub mod google {
+    /// Status and error codes.
+    pub mod rpc {
+        tonic::include_proto!("google.rpc");
+    }
+}
+
+/// P4Runtime and P4Info.
+pub mod p4 {
+    /// What a controller may know of a P4 program.
+    pub mod config {
+        /// P4Info.
+        pub mod v1 {
+            tonic::include_proto!("p4.config.v1");
+        }
+    }
+
+    /// The P4Runtime service and its entities.
+    pub mod v1 {
+        tonic::include_proto!("p4.v1");
+    }
+}
