@@ -12,12 +12,12 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::marker::PhantomData;
 
-use crate::filter::{FilterParts, FlowFilter};
+use crate::filter::{Arrangement, Blocked, FlowFilter, Partitioned};
 use crate::flowset::{Epoch, FlowsetHeader, SwitchName, Totals, write_flowset};
 use crate::hash::{HashFamily, HashFamilyId, KeyHash, Xxh3};
 use crate::key::{FlowKey, KeyWords};
-use crate::layout::Layout;
-use crate::prefetch::prefetch;
+use crate::layout::{FilterLayout, Layout, TableLayout};
+use crate::processor::{self, Instructions, Loop, prefetch};
 
 /// One packet, as the encoder sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,12 +196,48 @@ impl<K: FlowKey, H: HashFamily> Encoder<K, H> {
     }
 
     fn packets_of<const HASHES: usize>(&mut self, packets: &[Packet<K>]) {
-        let bank = &mut self.active;
-        if bank.totals.packets.saturating_add(packets.len() as u64) < u32::MAX as u64 {
-            bank.encode_batches::<H, HASHES, false>(&self.layout, packets);
+        let before = self.active.totals.packets;
+        if before.saturating_add(packets.len() as u64) < u32::MAX as u64 {
+            self.packets_in::<HASHES, false>(packets);
         } else {
-            bank.encode_batches::<H, HASHES, true>(&self.layout, packets);
+            self.packets_in::<HASHES, true>(packets);
         }
+    }
+
+    fn packets_in<const HASHES: usize, const SATURATE: bool>(&mut self, packets: &[Packet<K>]) {
+        match *self.layout.filter() {
+            FilterLayout::Partitioned {
+                hashes,
+                partition_bits,
+            } => {
+                let arrangement = Partitioned {
+                    hashes,
+                    partition_bits,
+                };
+                self.batches::<_, HASHES, SATURATE>(arrangement, packets);
+            }
+            FilterLayout::Blocked { blocks } => {
+                self.batches::<_, HASHES, SATURATE>(Blocked { blocks }, packets);
+            }
+        }
+    }
+
+    fn batches<A: Arrangement, const HASHES: usize, const SATURATE: bool>(
+        &mut self,
+        arrangement: A,
+        packets: &[Packet<K>],
+    ) {
+        let bank = &mut self.active;
+        processor::run(Batches::<K, H, A, HASHES, SATURATE> {
+            seed: self.layout.seed(),
+            table: *self.layout.table(),
+            arrangement,
+            filter: bank.filter.words_mut(),
+            cells: &mut bank.cells,
+            totals: &mut bank.totals,
+            packets,
+            family: PhantomData,
+        });
     }
 
     /// Encodes `count` packets of one flow that have `ip_bytes` bytes together, the same as one after
@@ -215,7 +251,11 @@ impl<K: FlowKey, H: HashFamily> Encoder<K, H> {
         let bank = &mut self.active;
         let new = !bank.filter.insert(&hash);
         for &cell in &cells[..self.layout.table().hashes()] {
-            bank.cells[cell as usize].count::<K, true>(key, new, count, ip_bytes);
+            let cell = &mut bank.cells[cell as usize];
+            cell.count::<true>(count, ip_bytes);
+            if new {
+                cell.add_flow(key.words());
+            }
         }
         bank.totals.add(new as u64, count as u64, ip_bytes);
     }
@@ -258,37 +298,6 @@ impl<K: FlowKey, H: HashFamily> Encoder<K, H> {
 }
 
 impl<K: FlowKey> Bank<K> {
-    #[inline]
-    fn encode_batches<H: HashFamily, const HASHES: usize, const SATURATE: bool>(
-        &mut self,
-        layout: &Layout,
-        packets: &[Packet<K>],
-    ) {
-        let (seed, table) = (layout.seed(), layout.table());
-        let table_cells = self.cells.as_mut_slice();
-        let mut filter = self.filter.parts();
-        let mut hashes = [H::Hash::default(); BATCH];
-        let mut cells = [[0; HASHES]; BATCH];
-        let (mut new_flows, mut bytes) = (0, 0);
-        for batch in packets.chunks(BATCH) {
-            for ((packet, hash), cells) in batch.iter().zip(&mut hashes).zip(&mut cells) {
-                *hash = H::hash(packet.key.words(), seed);
-                *cells = table.cells_of(hash);
-                filter.prefetch(hash);
-                for &cell in cells.iter() {
-                    prefetch(table_cells, cell as usize);
-                }
-            }
-            for ((packet, hash), cells) in batch.iter().zip(&hashes).zip(&cells) {
-                let new =
-                    encode::<K, HASHES, SATURATE>(table_cells, &mut filter, packet, hash, cells);
-                new_flows += new as u64;
-                bytes += packet.ip_bytes as u64;
-            }
-        }
-        self.totals.add(new_flows, packets.len() as u64, bytes);
-    }
-
     /// Encodes a packet that has been hashed; says whether its flow is new.
     #[inline]
     fn encode<const HASHES: usize>(
@@ -297,8 +306,9 @@ impl<K: FlowKey> Bank<K> {
         hash: &impl KeyHash,
         cells: &[u32; HASHES],
     ) -> bool {
-        let mut filter = self.filter.parts();
-        encode::<K, HASHES, true>(&mut self.cells, &mut filter, packet, hash, cells)
+        let new = !self.filter.insert(hash);
+        encode_cells::<K, HASHES, true>(&mut self.cells, packet, cells, new);
+        new
     }
 
     fn clear(&mut self) {
@@ -308,56 +318,91 @@ impl<K: FlowKey> Bank<K> {
     }
 }
 
-/// Encodes a packet that has been hashed; says whether its flow is new.
-#[inline(always)]
-fn encode<K: FlowKey, const HASHES: usize, const SATURATE: bool>(
-    table_cells: &mut [Cell<K::Words>],
-    filter: &mut FilterParts<'_>,
-    packet: &Packet<K>,
-    hash: &impl KeyHash,
-    cells: &[u32; HASHES],
-) -> bool {
-    let new = !filter.insert(hash);
-    for &cell in cells {
-        table_cells[cell as usize].count::<K, SATURATE>(
-            &packet.key,
-            new,
-            1,
-            packet.ip_bytes as u64,
-        );
+/// The batch path: hashes a batch and has its memory prefetched, then encodes it.
+struct Batches<'a, K: FlowKey, H, A, const HASHES: usize, const SATURATE: bool> {
+    seed: u64,
+    table: TableLayout,
+    arrangement: A,
+    filter: &'a mut [u64],
+    cells: &'a mut [Cell<K::Words>],
+    totals: &'a mut Totals,
+    packets: &'a [Packet<K>],
+    family: PhantomData<H>,
+}
+
+impl<K: FlowKey, H: HashFamily, A: Arrangement, const HASHES: usize, const SATURATE: bool> Loop
+    for Batches<'_, K, H, A, HASHES, SATURATE>
+{
+    #[inline(always)]
+    fn run<I: Instructions>(self) {
+        let mut places = [(A::Place::<H::Hash>::default(), [0; HASHES]); BATCH];
+        let (mut new_flows, mut bytes) = (0, 0);
+        for batch in self.packets.chunks(BATCH) {
+            for (packet, (place, cells)) in batch.iter().zip(&mut places) {
+                let hash = H::hash(packet.key.words(), self.seed);
+                *place = self.arrangement.place(&hash);
+                self.arrangement.prefetch::<H::Hash>(self.filter, place);
+                *cells = self.table.cells_of(&hash);
+                for &cell in cells.iter() {
+                    prefetch(self.cells, cell as usize);
+                }
+            }
+            for (packet, (place, cells)) in batch.iter().zip(&places) {
+                let new = !self.arrangement.insert::<H::Hash, I>(self.filter, place);
+                encode_cells::<K, HASHES, SATURATE>(self.cells, packet, cells, new);
+                new_flows += new as u64;
+                bytes += packet.ip_bytes as u64;
+            }
+        }
+        self.totals.add(new_flows, self.packets.len() as u64, bytes);
     }
-    new
+}
+
+/// Counts a packet in the cells of its flow.
+#[inline(always)]
+fn encode_cells<K: FlowKey, const HASHES: usize, const SATURATE: bool>(
+    table_cells: &mut [Cell<K::Words>],
+    packet: &Packet<K>,
+    cells: &[u32; HASHES],
+    new: bool,
+) {
+    for &cell in cells {
+        let cell = &mut table_cells[cell as usize];
+        cell.count::<SATURATE>(1, packet.ip_bytes as u64);
+    }
+    // The filter has just branched on this, so that the processor knows it here.
+    if new {
+        for &cell in cells {
+            table_cells[cell as usize].add_flow(packet.key.words());
+        }
+    }
 }
 
 impl<W: KeyWords> Cell<W> {
-    /// Counts packets of a flow, and the flow itself if it is new. Without branches: whether a flow
-    /// is new is hard to predict where flows are short.
+    /// Counts packets.
     ///
     /// `SATURATE` may be left out only while fewer than 2^32 packets are in the bank: then no
     /// PacketCount can overflow, nor a FlowCount, as every flow has a packet.
     #[inline(always)]
-    fn count<K: FlowKey<Words = W>, const SATURATE: bool>(
-        &mut self,
-        key: &K,
-        new: bool,
-        packets: u32,
-        bytes: u64,
-    ) {
-        let mask = (new as u64).wrapping_neg();
-        for (xor, word) in self.flow_xor.as_mut().iter_mut().zip(key.words().as_ref()) {
-            *xor ^= word & mask;
-        }
+    fn count<const SATURATE: bool>(&mut self, packets: u32, bytes: u64) {
         if SATURATE {
-            let flow_count = self.flow_count().saturating_add(new as u32);
             let packet_count = self.packet_count().saturating_add(packets);
-            self.counts = (packet_count as u64) << 32 | flow_count as u64;
+            self.counts = (packet_count as u64) << 32 | self.flow_count() as u64;
         } else {
-            self.counts = self
-                .counts
-                .wrapping_add((packets as u64) << 32 | new as u64);
+            self.counts = self.counts.wrapping_add((packets as u64) << 32);
         }
         // 2^64 bytes take more than two weeks at 100 Tbit/s.
         self.byte_count = self.byte_count.wrapping_add(bytes);
+    }
+
+    /// Adds a new flow.
+    #[inline(always)]
+    fn add_flow(&mut self, key: &W) {
+        for (xor, word) in self.flow_xor.as_mut().iter_mut().zip(key.as_ref()) {
+            *xor ^= word;
+        }
+        let flow_count = self.flow_count().saturating_add(1);
+        self.counts = self.counts & !(u32::MAX as u64) | flow_count as u64;
     }
 }
 

@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 
 use crate::hash::{KeyHash, reduce};
 use crate::layout::{BLOCK_HASHES, FilterLayout};
-use crate::prefetch::prefetch;
+use crate::processor::{Instructions, LANE_SHIFTS, Portable, prefetch};
 
 const BLOCK_WORDS: usize = BLOCK_HASHES as usize;
 
@@ -35,16 +35,12 @@ impl FlowFilter {
     /// Adds a flow; says whether it seemed to be there already.
     #[inline]
     pub fn insert(&mut self, hash: &impl KeyHash) -> bool {
-        self.parts().insert(hash)
+        insert(self.layout, &mut self.words, hash)
     }
 
-    /// The filter for a hot loop, which need not fetch the parts anew for each packet.
-    #[inline]
-    pub(crate) fn parts(&mut self) -> FilterParts<'_> {
-        FilterParts {
-            layout: self.layout,
-            words: &mut self.words,
-        }
+    /// The words, to be written to.
+    pub(crate) fn words_mut(&mut self) -> &mut [u64] {
+        &mut self.words
     }
 
     /// Whether a flow seems to have been added.
@@ -63,60 +59,100 @@ impl FlowFilter {
     }
 }
 
-/// A flow filter, borrowed for a hot loop.
-#[derive(Debug)]
-pub(crate) struct FilterParts<'a> {
-    layout: FilterLayout,
-    words: &'a mut [u64],
+/// One arrangement of a filter's bits, so that hot loops are compiled for it.
+pub(crate) trait Arrangement: Copy {
+    /// Where a flow's bits are.
+    type Place<H: KeyHash>: Copy + Default;
+
+    /// Finds a flow's bits.
+    fn place<H: KeyHash>(self, hash: &H) -> Self::Place<H>;
+
+    /// Starts loading what [`Arrangement::insert`] will touch.
+    fn prefetch<H: KeyHash>(self, words: &[u64], place: &Self::Place<H>);
+
+    /// Adds a flow; says whether it seemed to be there already.
+    fn insert<H: KeyHash, I: Instructions>(self, words: &mut [u64], place: &Self::Place<H>)
+    -> bool;
 }
 
-impl FilterParts<'_> {
-    /// Adds a flow; says whether it seemed to be there already.
+/// [`FilterLayout::Partitioned`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Partitioned {
+    pub(crate) hashes: u8,
+    pub(crate) partition_bits: u32,
+}
+
+impl Arrangement for Partitioned {
+    /// The hash itself: there may be up to 24 places.
+    type Place<H: KeyHash> = H;
+
     #[inline(always)]
-    pub(crate) fn insert(&mut self, hash: &impl KeyHash) -> bool {
-        match self.layout {
-            FilterLayout::Partitioned {
-                hashes,
-                partition_bits,
-            } => {
-                let mut seen = true;
-                let mut start = 0;
-                for lane in 0..hashes as usize {
-                    let bit = start + reduce(hash.filter_lane(lane), partition_bits) as u64;
-                    let word = &mut self.words[(bit / 64) as usize];
-                    let mask = 1 << (bit % 64);
-                    seen &= *word & mask != 0;
-                    *word |= mask;
-                    start += partition_bits as u64;
-                }
-                seen
-            }
-            FilterLayout::Blocked { blocks } => {
-                let (all, _) = self.words.as_chunks_mut::<BLOCK_WORDS>();
-                let block = &mut all[reduce(hash.filter_lane(0), blocks) as usize];
-                let masks = block_masks(hash);
-                let mut missing = 0;
-                for index in 0..BLOCK_WORDS {
-                    missing |= !block[index] & masks[index];
-                }
-                // Most packets belong to known flows: they need no store.
-                if missing != 0 {
-                    for index in 0..BLOCK_WORDS {
-                        block[index] |= masks[index];
-                    }
-                }
-                missing == 0
-            }
+    fn place<H: KeyHash>(self, hash: &H) -> H {
+        *hash
+    }
+
+    /// Nothing: more lines than can be loaded at a time.
+    #[inline(always)]
+    fn prefetch<H: KeyHash>(self, _words: &[u64], _place: &H) {}
+
+    #[inline(always)]
+    fn insert<H: KeyHash, I: Instructions>(self, words: &mut [u64], place: &H) -> bool {
+        let mut seen = true;
+        let mut start = 0;
+        for lane in 0..self.hashes as usize {
+            let bit = start + reduce(place.filter_lane(lane), self.partition_bits) as u64;
+            let word = &mut words[(bit / 64) as usize];
+            let mask = 1 << (bit % 64);
+            seen &= *word & mask != 0;
+            *word |= mask;
+            start += self.partition_bits as u64;
+        }
+        seen
+    }
+}
+
+/// [`FilterLayout::Blocked`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Blocked {
+    pub(crate) blocks: u32,
+}
+
+/// A flow's block, and its bits there.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct BlockPlace {
+    /// Filter lane 1 in the low half, lane 2 in the high one.
+    lanes: u64,
+    block: u32,
+}
+
+impl Arrangement for Blocked {
+    type Place<H: KeyHash> = BlockPlace;
+
+    #[inline(always)]
+    fn place<H: KeyHash>(self, hash: &H) -> BlockPlace {
+        BlockPlace {
+            lanes: block_lanes(hash),
+            block: reduce(hash.filter_lane(0), self.blocks),
         }
     }
 
-    /// Starts loading what [`FilterParts::insert`] will touch. Only a blocked filter is worth it.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, hash: &impl KeyHash) {
-        if let FilterLayout::Blocked { blocks } = self.layout {
-            let block = reduce(hash.filter_lane(0), blocks) as usize;
-            prefetch(self.words, block * BLOCK_WORDS);
+    fn prefetch<H: KeyHash>(self, words: &[u64], place: &BlockPlace) {
+        prefetch(words, place.block as usize * BLOCK_WORDS);
+    }
+
+    #[inline(always)]
+    fn insert<H: KeyHash, I: Instructions>(self, words: &mut [u64], place: &BlockPlace) -> bool {
+        let (blocks, _) = words.as_chunks_mut::<BLOCK_WORDS>();
+        let block = &mut blocks[place.block as usize];
+        // Most packets belong to known flows: they need no store.
+        let seen = I::has_bits(block, place.lanes);
+        if !seen {
+            for (word, shift) in block.iter_mut().zip(LANE_SHIFTS) {
+                *word |= 1 << (place.lanes >> shift & 63);
+            }
         }
+        seen
     }
 }
 
@@ -203,6 +239,26 @@ impl<'a> FilterView<'a> {
 }
 
 #[inline(always)]
+fn insert<H: KeyHash>(layout: FilterLayout, words: &mut [u64], hash: &H) -> bool {
+    match layout {
+        FilterLayout::Partitioned {
+            hashes,
+            partition_bits,
+        } => {
+            let partitioned = Partitioned {
+                hashes,
+                partition_bits,
+            };
+            partitioned.insert::<H, Portable>(words, &partitioned.place(hash))
+        }
+        FilterLayout::Blocked { blocks } => {
+            let blocked = Blocked { blocks };
+            blocked.insert::<H, Portable>(words, &blocked.place(hash))
+        }
+    }
+}
+
+#[inline(always)]
 fn contains(layout: FilterLayout, hash: &impl KeyHash, word: impl Fn(usize) -> u64) -> bool {
     match layout {
         FilterLayout::Partitioned {
@@ -215,28 +271,15 @@ fn contains(layout: FilterLayout, hash: &impl KeyHash, word: impl Fn(usize) -> u
         }),
         FilterLayout::Blocked { blocks } => {
             let start = reduce(hash.filter_lane(0), blocks) as usize * BLOCK_WORDS;
-            block_masks(hash)
-                .into_iter()
-                .enumerate()
-                .all(|(index, mask)| word(start + index) & mask != 0)
+            let block = core::array::from_fn(|index| word(start + index));
+            Portable::has_bits(&block, block_lanes(hash))
         }
     }
 }
 
-/// The bit of a flow in each word of its block: six bits of a lane each, the top ones first.
+/// The lanes that say which bit of each word of its block a flow has: six bits of a lane each, the
+/// top ones first; lane 1, for words 0 to 3, in the low half, lane 2 in the high one.
 #[inline(always)]
-fn block_masks(hash: &impl KeyHash) -> [u64; BLOCK_WORDS] {
-    const SHIFTS: [u32; BLOCK_WORDS] = [26, 20, 14, 8, 26, 20, 14, 8];
-    let (first, second) = (hash.filter_lane(1), hash.filter_lane(2));
-    // Step by step over arrays, so that each step becomes one instruction for four or eight words.
-    let lanes = [first, first, first, first, second, second, second, second];
-    let mut bits = [0_u32; BLOCK_WORDS];
-    for word in 0..BLOCK_WORDS {
-        bits[word] = (lanes[word] >> SHIFTS[word]) & 63;
-    }
-    let mut masks = [0; BLOCK_WORDS];
-    for word in 0..BLOCK_WORDS {
-        masks[word] = 1 << bits[word] as u64;
-    }
-    masks
+fn block_lanes(hash: &impl KeyHash) -> u64 {
+    (hash.filter_lane(2) as u64) << 32 | hash.filter_lane(1) as u64
 }

@@ -33,7 +33,7 @@ pub mod key;
 pub mod layout;
 pub mod packet;
 pub mod plan;
-mod prefetch;
+mod processor;
 
 pub use counter::{Counter, CounterStatus};
 pub use encoder::{Encoder, Packet};

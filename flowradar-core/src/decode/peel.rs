@@ -8,7 +8,7 @@ use crate::flowset::Flowset;
 use crate::hash::{HashFamily, KeyHash};
 use crate::key::FlowKey;
 use crate::layout::{HASHES_MAX, Layout, TableLayout};
-use crate::prefetch::prefetch;
+use crate::processor::prefetch;
 use crate::with_hash_family;
 
 /// A cell while it is decoded: what the flows in it that are not known yet add up to.
