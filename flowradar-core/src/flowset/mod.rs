@@ -17,6 +17,7 @@ use core::str::FromStr;
 
 pub use read::{Flowset, FlowsetError, FlowsetErrorKind};
 pub(crate) use write::write_flowset;
+pub use write::{SwitchCell, WriteFlowsetError, flowset_of_switch};
 
 use crate::key::KeyKind;
 use crate::layout::Layout;

@@ -217,6 +217,6 @@ const fn mix(mut word: u64) -> u64 {
 /// bits: the first output of SplitMix64. Without it two seeds permute the keys of a prefix or leave
 /// most of a sum as it is, and flows that collide at one switch collide at the next.
 #[inline]
-const fn mix_seed(seed: u64) -> u64 {
+pub const fn mix_seed(seed: u64) -> u64 {
     mix(seed.wrapping_add(GOLDEN))
 }
