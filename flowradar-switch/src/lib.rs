@@ -22,7 +22,7 @@ pub mod time;
 pub mod value;
 
 pub use pipeline::{Outputs, Pipeline, PipelineConfig};
-pub use program::{LoadError, Program};
+pub use program::{LoadError, MatchFieldInfo, MatchKind, Program, TableInfo};
 pub use switch::{Switch, SwitchConfig};
 pub use time::Timestamp;
 pub use value::Value;

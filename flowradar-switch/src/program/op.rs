@@ -1,0 +1,378 @@
+//! The instructions that programs are compiled to.
+//!
+//! A packet's state is an array of 64-bit slots: fields of headers and metadata, constants, action
+//! arguments and temporaries alike, so that operands are plain slot numbers. Wider values take several
+//! slots, the least significant first.
+
+/// The number of a slot. All of `u16` is there, which makes every access in bounds by type.
+pub(crate) type Slot = u16;
+
+/// A place in a program's code.
+pub(crate) type Label = u32;
+
+/// One instruction. `bits` is the width of the result: what is beyond it is cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Op {
+    // Control.
+    Apply {
+        table: u16,
+    },
+    Exit,
+    Finish,
+    FinishIfExited,
+    Jump {
+        to: Label,
+    },
+    JumpIfZero {
+        condition: Slot,
+        to: Label,
+    },
+    Return,
+
+    // Arithmetic on one slot.
+    Add {
+        to: Slot,
+        a: Slot,
+        b: Slot,
+        bits: u8,
+    },
+    And {
+        to: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    Copy {
+        to: Slot,
+        from: Slot,
+    },
+    Divide {
+        to: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    Equal {
+        to: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    Less {
+        to: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    LessOrEqual {
+        to: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    LessSigned {
+        to: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    Mask {
+        to: Slot,
+        from: Slot,
+        bits: u8,
+    },
+    Multiply {
+        to: Slot,
+        a: Slot,
+        b: Slot,
+        bits: u8,
+    },
+    Not {
+        to: Slot,
+        from: Slot,
+        bits: u8,
+    },
+    NotEqual {
+        to: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    Or {
+        to: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    Remainder {
+        to: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    Select {
+        to: Slot,
+        condition: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    ShiftLeft {
+        to: Slot,
+        a: Slot,
+        amount: Slot,
+        bits: u8,
+    },
+    ShiftLeftBy {
+        to: Slot,
+        a: Slot,
+        amount: u8,
+        bits: u8,
+    },
+    ShiftRight {
+        to: Slot,
+        a: Slot,
+        amount: Slot,
+    },
+    ShiftRightBy {
+        to: Slot,
+        a: Slot,
+        amount: u8,
+        bits: u8,
+    },
+    SignExtend {
+        to: Slot,
+        from: Slot,
+        bits: u8,
+    },
+    Subtract {
+        to: Slot,
+        a: Slot,
+        b: Slot,
+        bits: u8,
+    },
+    Xor {
+        to: Slot,
+        a: Slot,
+        b: Slot,
+    },
+
+    // Arithmetic on several slots.
+    Wide {
+        to: Slot,
+        a: Slot,
+        b: Slot,
+        limbs: u8,
+        kind: WideKind,
+    },
+    /// `Wide` with a number of bits as the second operand.
+    WideBits {
+        to: Slot,
+        a: Slot,
+        limbs: u8,
+        bits: u16,
+        kind: WideBitsKind,
+    },
+    /// Copies `from_limbs` slots and fills up to `limbs` with zeros or the sign.
+    Extend {
+        to: Slot,
+        from: Slot,
+        from_limbs: u8,
+        limbs: u8,
+        is_signed: bool,
+    },
+    /// The value as 64 bits, all ones if it is larger; negative ones are zero.
+    Saturate {
+        to: Slot,
+        from: Slot,
+        limbs: u8,
+        is_signed: bool,
+    },
+    /// Cuts off to the range of an unsigned or signed number of `bits` bits.
+    Clamp {
+        to: Slot,
+        limbs: u8,
+        from_signed: bool,
+        to_signed: bool,
+        bits: u16,
+    },
+    SelectWide {
+        to: Slot,
+        condition: Slot,
+        a: Slot,
+        b: Slot,
+        limbs: u8,
+    },
+    LoadIndexed {
+        to: Slot,
+        access: u16,
+        index: Slot,
+    },
+    StoreIndexed {
+        from: Slot,
+        access: u16,
+        index: Slot,
+    },
+
+    // Headers.
+    AddHeader {
+        header: u16,
+    },
+    AssignHeader {
+        to: u16,
+        from: u16,
+    },
+    AssignStack {
+        to: u16,
+        from: u16,
+    },
+    AssignVariable {
+        to: u16,
+        from: u16,
+    },
+    EqualHeaders {
+        to: Slot,
+        a: u16,
+        b: u16,
+    },
+    InvalidateHeader {
+        header: u16,
+    },
+    LastOfStack {
+        to: Slot,
+        stack: u16,
+        field: u16,
+    },
+    PopStack {
+        stack: u16,
+        count: Slot,
+    },
+    PushStack {
+        stack: u16,
+        count: Slot,
+    },
+    RemoveHeader {
+        header: u16,
+    },
+    ValidateHeader {
+        header: u16,
+    },
+
+    // Parsing.
+    Advance {
+        bits: Slot,
+    },
+    Extract {
+        header: u16,
+    },
+    ExtractStack {
+        stack: u16,
+    },
+    ExtractVariable {
+        header: u16,
+        bits: Slot,
+    },
+    ExtractVariableStack {
+        stack: u16,
+        bits: Slot,
+    },
+    Lookahead {
+        to: Slot,
+        bit_offset: u16,
+        bits: u16,
+    },
+    Transition {
+        state: u16,
+    },
+    Verify {
+        condition: Slot,
+        error: Slot,
+    },
+
+    // State.
+    Count {
+        counter: u16,
+        index: Slot,
+    },
+    ExecuteMeter {
+        meter: u16,
+        index: Slot,
+        to: Slot,
+        bits: u8,
+    },
+    Hash {
+        calculation: u16,
+        to: Slot,
+    },
+    HashRange {
+        calculation: u16,
+        to: Slot,
+        base: Slot,
+        size: Slot,
+    },
+    Random {
+        to: Slot,
+        low: Slot,
+        high: Slot,
+        bits: u8,
+    },
+    RegisterRead {
+        register: u16,
+        index: Slot,
+        to: Slot,
+        bits: u8,
+    },
+    RegisterReadWide {
+        access: u16,
+        index: Slot,
+    },
+    RegisterWrite {
+        register: u16,
+        index: Slot,
+        from: Slot,
+    },
+
+    // Everything else.
+    Assert {
+        condition: Slot,
+        is_assume: bool,
+    },
+    Log {
+        message: u16,
+    },
+    Truncate {
+        length: Slot,
+    },
+}
+
+/// Operations on values of several slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WideKind {
+    Add,
+    And,
+    Divide,
+    Equal,
+    LessSigned,
+    LessUnsigned,
+    Multiply,
+    Or,
+    Remainder,
+    /// The amount is one slot.
+    ShiftLeft,
+    /// The amount is one slot; the sign is shifted in.
+    ShiftRightSigned,
+    /// The amount is one slot.
+    ShiftRightUnsigned,
+    Subtract,
+    Xor,
+}
+
+/// Operations on a value of several slots and a constant number of bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WideBitsKind {
+    Mask,
+    Not,
+    ShiftLeft,
+    ShiftRightSigned,
+    ShiftRightUnsigned,
+    SignExtend,
+}
+
+/// The low `bits` bits: 0 to 64.
+pub(crate) const fn ones(bits: u32) -> u64 {
+    if bits == 0 {
+        0
+    } else {
+        u64::MAX >> (64 - bits)
+    }
+}
