@@ -122,10 +122,10 @@ impl EntityError {
     /// The code that the specification demands in an answer.
     pub fn code(&self) -> Code {
         match self {
-            Self::Lookup(_) => Code::NotFound,
             Self::ActionScope { .. } => Code::PermissionDenied,
             Self::Unsupported { .. } => Code::Unimplemented,
-            Self::Argument { .. }
+            Self::Lookup(_)
+            | Self::Argument { .. }
             | Self::ArgumentMissing { .. }
             | Self::ActionForeign { .. }
             | Self::Implementation { .. }

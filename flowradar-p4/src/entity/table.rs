@@ -116,6 +116,19 @@ impl P4Info {
         Ok((table, decode_key(table, message)?))
     }
 
+    /// The match fields of an entry, by name, in the order of the table's key.
+    ///
+    /// # Errors
+    ///
+    /// If they contradict the program or the specification's rules.
+    pub fn decode_match_fields(
+        &self,
+        table: &Table,
+        messages: &[p4::FieldMatch],
+    ) -> Result<Vec<(String, Match)>, EntityError> {
+        decode_matches(&table.preamble.name, &table.fields, messages)
+    }
+
     pub(super) fn encode_call(&self, call: &ActionCall) -> Result<p4::Action, EntityError> {
         let action = self.actions().by_name(&call.action)?;
         let name = &action.preamble.name;

@@ -108,7 +108,9 @@ impl Arbitration {
             return Ok(self.notify_role(role));
         }
         let own = self.notify_role(role).into_iter();
-        Ok(own.filter(|notification| notification.stream == stream).collect())
+        Ok(own
+            .filter(|notification| notification.stream == stream)
+            .collect())
     }
 
     /// A controller's stream has ended.
@@ -139,7 +141,9 @@ impl Arbitration {
                 WriteRefused::UnknownRole { role: role.into() }
             });
         };
-        let primary = state.primary.and_then(|stream| self.controllers.get(&stream));
+        let primary = state
+            .primary
+            .and_then(|stream| self.controllers.get(&stream));
         match primary {
             Some(primary) if primary.election_id == election_id => Ok(()),
             Some(_) | None => Err(WriteRefused::NotPrimary { role: role.into() }),
@@ -183,9 +187,10 @@ impl Arbitration {
             }
             None => {}
         }
-        let mut others = self.controllers.iter().filter(|(other, controller)| {
-            **other != stream && controller.role == role
-        });
+        let mut others = self
+            .controllers
+            .iter()
+            .filter(|(other, controller)| **other != stream && controller.role == role);
         match election_id {
             Some(id) if others.any(|(_, controller)| controller.election_id == Some(id)) => {
                 Err(ArbitrationError::ElectionIdUsed { election_id: id })
@@ -228,7 +233,9 @@ mod tests {
 
     fn standings(notifications: Vec<Notification>) -> Vec<(StreamId, Standing)> {
         let pairs = notifications.into_iter();
-        pairs.map(|notification| (notification.stream, notification.standing)).collect()
+        pairs
+            .map(|notification| (notification.stream, notification.standing))
+            .collect()
     }
 
     #[test]
@@ -237,7 +244,10 @@ mod tests {
         let told = arbitration.update(A, "", Some(1)).expect("accepted");
         assert_eq!(standings(told), [(A, Standing::Primary)]);
         let told = arbitration.update(B, "", Some(2)).expect("accepted");
-        assert_eq!(standings(told), [(A, Standing::Backup), (B, Standing::Primary)]);
+        assert_eq!(
+            standings(told),
+            [(A, Standing::Backup), (B, Standing::Primary)]
+        );
         assert_eq!(arbitration.check_write("", Some(2)), Ok(()));
         assert!(arbitration.check_write("", Some(1)).is_err());
         assert!(arbitration.check_write("", None).is_err());
@@ -260,7 +270,10 @@ mod tests {
         arbitration.update(A, "", Some(5)).expect("accepted");
         arbitration.update(B, "", Some(4)).expect("accepted");
         let told = arbitration.leave(A);
-        assert_eq!(standings(told.clone()), [(B, Standing::BackupWithoutPrimary)]);
+        assert_eq!(
+            standings(told.clone()),
+            [(B, Standing::BackupWithoutPrimary)]
+        );
         assert_eq!(told[0].election_id, Some(5));
         assert!(arbitration.check_write("", Some(4)).is_err());
         let told = arbitration.update(B, "", Some(5)).expect("accepted");
@@ -282,11 +295,19 @@ mod tests {
         let mut arbitration = Arbitration::default();
         arbitration.update(A, "", Some(5)).expect("accepted");
         let refused = arbitration.update(B, "", Some(5));
-        assert_eq!(refused, Err(ArbitrationError::ElectionIdUsed { election_id: 5 }));
+        assert_eq!(
+            refused,
+            Err(ArbitrationError::ElectionIdUsed { election_id: 5 })
+        );
         assert!(arbitration.update(B, "routes", Some(5)).is_ok());
         assert_eq!(arbitration.primaries().count(), 2);
         let refused = arbitration.update(B, "", Some(6));
-        assert_eq!(refused, Err(ArbitrationError::RoleChanged { role: "routes".into() }));
+        assert_eq!(
+            refused,
+            Err(ArbitrationError::RoleChanged {
+                role: "routes".into()
+            })
+        );
     }
 
     #[test]
@@ -294,12 +315,22 @@ mod tests {
         let mut arbitration = Arbitration::default();
         for number in 0..ROLES_MAX as u64 {
             let role = format!("role{number}");
-            arbitration.update(StreamId(number), &role, None).expect("accepted");
+            arbitration
+                .update(StreamId(number), &role, None)
+                .expect("accepted");
         }
         let refused = arbitration.update(StreamId(1000), "one more", None);
-        assert_eq!(refused, Err(ArbitrationError::TooMany { what: "roles", limit: ROLES_MAX }));
+        assert_eq!(
+            refused,
+            Err(ArbitrationError::TooMany {
+                what: "roles",
+                limit: ROLES_MAX
+            })
+        );
         for number in ROLES_MAX as u64..CONTROLLERS_MAX as u64 {
-            arbitration.update(StreamId(number), "role0", None).expect("accepted");
+            arbitration
+                .update(StreamId(number), "role0", None)
+                .expect("accepted");
         }
         assert!(arbitration.update(StreamId(1000), "role0", None).is_err());
     }

@@ -38,9 +38,8 @@ pub(super) fn entry_key(
 /// The entity's key for a pipeline's key.
 pub(super) fn entity_key(table: &Table, key: &runtime::EntryKey) -> EntryKey {
     let fields = table.fields.iter().zip(&key.matches);
-    let fields = fields.filter_map(|(field, value)| {
-        Some((field.name.clone(), entity_match(field, value)?))
-    });
+    let fields =
+        fields.filter_map(|(field, value)| Some((field.name.clone(), entity_match(field, value)?)));
     EntryKey::Match {
         fields: fields.collect(),
         priority: key.priority,
@@ -48,12 +47,18 @@ pub(super) fn entity_key(table: &Table, key: &runtime::EntryKey) -> EntryKey {
 }
 
 pub(super) fn call(info: &P4Info, call: &ActionCall) -> Result<runtime::ActionCall, Refusal> {
-    let action = info.actions().by_name(&call.action).map_err(EntityError::from)?;
+    let action = info
+        .actions()
+        .by_name(&call.action)
+        .map_err(EntityError::from)?;
     let argument = |name: &str| {
         let mut arguments = call.arguments.iter();
         let found = arguments.find(|(given, _)| given == name);
         found.map(|(_, number)| value(number)).ok_or_else(|| {
-            Refusal::invalid(format!("action `{}`: no argument for `{name}`", call.action))
+            Refusal::invalid(format!(
+                "action `{}`: no argument for `{name}`",
+                call.action
+            ))
         })
     };
     Ok(runtime::ActionCall {
@@ -70,7 +75,10 @@ pub(super) fn entity_call(
     info: &P4Info,
     call: &runtime::ActionCall,
 ) -> Result<ActionCall, Refusal> {
-    let action = info.actions().by_name(&call.action).map_err(EntityError::from)?;
+    let action = info
+        .actions()
+        .by_name(&call.action)
+        .map_err(EntityError::from)?;
     let arguments = action.parameters.iter().zip(&call.arguments);
     Ok(ActionCall {
         action: call.action.clone(),
@@ -124,10 +132,7 @@ pub(super) fn entity_action(
     })
 }
 
-pub(super) fn group(
-    members: &[GroupMember],
-    max_size: u32,
-) -> Result<runtime::Group, Refusal> {
+pub(super) fn group(members: &[GroupMember], max_size: u32) -> Result<runtime::Group, Refusal> {
     let convert = |member: &GroupMember| {
         Ok(runtime::GroupMember {
             member: member.member,
@@ -136,7 +141,10 @@ pub(super) fn group(
         })
     };
     Ok(runtime::Group {
-        members: members.iter().map(convert).collect::<Result<_, Refusal>>()?,
+        members: members
+            .iter()
+            .map(convert)
+            .collect::<Result<_, Refusal>>()?,
         max_size,
     })
 }
@@ -213,23 +221,33 @@ pub(super) fn check_program(info: &P4Info, pipeline: &Pipeline) -> Result<(), St
     }
     for counter in info.counters() {
         let name = &counter.preamble.name;
-        pipeline.read_counters(name).map_err(|error| error.to_string())?;
+        pipeline
+            .read_counters(name)
+            .map_err(|error| error.to_string())?;
     }
     for meter in info.meters() {
         let name = &meter.preamble.name;
-        pipeline.meter_size(name).map_err(|error| error.to_string())?;
+        pipeline
+            .meter_size(name)
+            .map_err(|error| error.to_string())?;
     }
     for register in info.registers() {
         let name = &register.preamble.name;
-        pipeline.register_size(name).map_err(|error| error.to_string())?;
+        pipeline
+            .register_size(name)
+            .map_err(|error| error.to_string())?;
     }
     for digest in info.digests() {
         let name = &digest.preamble.name;
-        pipeline.digest_config(name).map_err(|error| error.to_string())?;
+        pipeline
+            .digest_config(name)
+            .map_err(|error| error.to_string())?;
     }
     for set in info.value_sets() {
         let name = &set.preamble.name;
-        pipeline.value_set(name).map_err(|error| error.to_string())?;
+        pipeline
+            .value_set(name)
+            .map_err(|error| error.to_string())?;
     }
     Ok(())
 }
@@ -265,9 +283,10 @@ fn entity_match(field: &MatchField, given: &MatchValue) -> Option<Match> {
         (_, MatchValue::Any) => return None,
         (_, MatchValue::Valid(is_valid)) => Match::Exact(Bytestring::from(*is_valid)),
         (MatchKind::Exact, MatchValue::Exact(number)) => Match::Exact(bytestring(number)),
-        (MatchKind::Optional, MatchValue::Exact(number) | MatchValue::Ternary { value: number, .. }) => {
-            Match::Optional(bytestring(number))
-        }
+        (
+            MatchKind::Optional,
+            MatchValue::Exact(number) | MatchValue::Ternary { value: number, .. },
+        ) => Match::Optional(bytestring(number)),
         (MatchKind::Lpm, MatchValue::Exact(number)) => Match::Lpm {
             value: bytestring(number),
             prefix_bits: width_bits,

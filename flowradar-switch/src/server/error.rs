@@ -67,7 +67,8 @@ pub(super) fn batch_status(outcomes: &[Result<(), Refusal>]) -> Status {
         outcomes.iter().map(error).collect()
     };
     let mut errors_sent = errors(true);
-    let encoded_bytes = |errors: &[p4::Error]| errors.iter().map(|error| error.encoded_len() + 40).sum();
+    let encoded_bytes =
+        |errors: &[p4::Error]| errors.iter().map(|error| error.encoded_len() + 40).sum();
     let length: usize = encoded_bytes(&errors_sent);
     if length > DETAILS_MAX_BYTES {
         errors_sent = errors(false);
@@ -83,7 +84,11 @@ pub(super) fn batch_status(outcomes: &[Result<(), Refusal>]) -> Status {
             })
             .collect(),
     };
-    Status::with_details(tonic::Code::Unknown, message, details.encode_to_vec().into())
+    Status::with_details(
+        tonic::Code::Unknown,
+        message,
+        details.encode_to_vec().into(),
+    )
 }
 
 impl From<EntityError> for Refusal {

@@ -72,7 +72,9 @@ impl<'a> Target<'a> {
 
     fn delete_entry(&mut self, message: &p4::TableEntry) -> Result<(), Refusal> {
         if message.is_const {
-            return Err(Refusal::invalid("is_const is not to be set in what is written"));
+            return Err(Refusal::invalid(
+                "is_const is not to be set in what is written",
+            ));
         }
         let (table, key) = self.info.decode_table_key(message)?;
         match &key {
@@ -88,7 +90,9 @@ impl<'a> Target<'a> {
 
     fn write_entry(&mut self, operation: Operation, entry: TableEntry) -> Result<(), Refusal> {
         if entry.is_const {
-            return Err(Refusal::invalid("is_const is not to be set in what is written"));
+            return Err(Refusal::invalid(
+                "is_const is not to be set in what is written",
+            ));
         }
         if entry.time_since_last_hit.is_some() {
             return Err(Refusal::invalid(
@@ -137,11 +141,14 @@ impl<'a> Target<'a> {
         }
         if let Some(data) = entry.counter {
             let data = convert::counter(data);
-            self.pipeline.write_direct_counter(name, EntryRef::Key(&key), data)?;
+            self.pipeline
+                .write_direct_counter(name, EntryRef::Key(&key), data)?;
         }
         if table.direct_meter.is_some() {
             let config = entry.meter.as_ref().map(convert::meter);
-            let written = self.pipeline.write_direct_meter(name, EntryRef::Key(&key), config, now);
+            let written = self
+                .pipeline
+                .write_direct_meter(name, EntryRef::Key(&key), config, now);
             if written.is_err() && operation == Operation::Insert {
                 // An insertion that is refused leaves nothing behind.
                 self.pipeline.delete_entry(name, &key)?;
@@ -167,7 +174,9 @@ impl<'a> Target<'a> {
             return Err(Refusal::invalid("a default entry has no idle timeout"));
         }
         if !entry.metadata.is_empty() {
-            return Err(Refusal::unimplemented("metadata of a default entry is not kept"));
+            return Err(Refusal::unimplemented(
+                "metadata of a default entry is not kept",
+            ));
         }
         if table.const_default_action.is_some() {
             let message = format!("table `{name}`: the default action is constant");
@@ -182,11 +191,13 @@ impl<'a> Target<'a> {
         }
         if let Some(data) = entry.counter {
             let data = convert::counter(data);
-            self.pipeline.write_direct_counter(name, EntryRef::Default, data)?;
+            self.pipeline
+                .write_direct_counter(name, EntryRef::Default, data)?;
         }
         if let Some(config) = &entry.meter {
             let config = Some(convert::meter(config));
-            self.pipeline.write_direct_meter(name, EntryRef::Default, config, self.now)?;
+            self.pipeline
+                .write_direct_meter(name, EntryRef::Default, config, self.now)?;
         }
         Ok(())
     }
@@ -257,7 +268,9 @@ impl<'a> Target<'a> {
             return Ok(());
         };
         let entry_ref = key.as_ref().map_or(EntryRef::Default, EntryRef::Key);
-        Ok(self.pipeline.write_direct_counter(&entry.table, entry_ref, data)?)
+        Ok(self
+            .pipeline
+            .write_direct_counter(&entry.table, entry_ref, data)?)
     }
 
     fn write_meter(&mut self, operation: Operation, entry: &MeterEntry) -> Result<(), Refusal> {
@@ -281,7 +294,9 @@ impl<'a> Target<'a> {
         let entry_ref = key.as_ref().map_or(EntryRef::Default, EntryRef::Key);
         let config = entry.config.as_ref().map(convert::meter);
         let now = self.now;
-        Ok(self.pipeline.write_direct_meter(&entry.table, entry_ref, config, now)?)
+        Ok(self
+            .pipeline
+            .write_direct_meter(&entry.table, entry_ref, config, now)?)
     }
 
     fn write_register(
@@ -295,7 +310,9 @@ impl<'a> Target<'a> {
             Some(DataValue::Bits(number)) => convert::value(number),
             Some(DataValue::Bool(bit)) => Value::from(u64::from(*bit)),
             Some(DataValue::Members(_)) => {
-                return Err(Refusal::unimplemented("registers of structs are not supported"));
+                return Err(Refusal::unimplemented(
+                    "registers of structs are not supported",
+                ));
             }
             None => return Err(Refusal::invalid("a register is written with data")),
         };
@@ -354,9 +371,11 @@ impl<'a> Target<'a> {
             packet_length_bytes: session.packet_length_bytes,
         };
         if operation == Operation::Insert {
-            self.pipeline.insert_clone_session(session.session, content)?;
+            self.pipeline
+                .insert_clone_session(session.session, content)?;
         } else {
-            self.pipeline.modify_clone_session(session.session, content)?;
+            self.pipeline
+                .modify_clone_session(session.session, content)?;
         }
         Ok(())
     }
@@ -400,9 +419,13 @@ impl<'a> Target<'a> {
         }
         // Unset is all zeros: every digest at once, none suppressed.
         let config = runtime::DigestConfig {
-            max_timeout: entry.config.map_or_else(Default::default, |config| config.max_timeout),
+            max_timeout: entry
+                .config
+                .map_or_else(Default::default, |config| config.max_timeout),
             max_list_size: entry.config.map_or(0, |config| config.max_list_size),
-            ack_timeout: entry.config.map_or_else(Default::default, |config| config.ack_timeout),
+            ack_timeout: entry
+                .config
+                .map_or_else(Default::default, |config| config.ack_timeout),
         };
         if operation == Operation::Insert {
             self.pipeline.insert_digest(name, config)?;
@@ -451,9 +474,7 @@ fn only_modify(operation: Operation, what: &str) -> Result<(), Refusal> {
 fn direct_key(table: &Table, key: &EntryKey) -> Option<runtime::EntryKey> {
     match key {
         EntryKey::Default => None,
-        EntryKey::Match { fields, priority } => {
-            Some(convert::entry_key(table, fields, *priority))
-        }
+        EntryKey::Match { fields, priority } => Some(convert::entry_key(table, fields, *priority)),
     }
 }
 
