@@ -12,11 +12,11 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::marker::PhantomData;
 
-use crate::filter::{Arrangement, Blocked, FlowFilter, Partitioned};
+use crate::filter::{Arrangement, FlowFilter, with_arrangement};
 use crate::flowset::{Epoch, FlowsetHeader, SwitchName, Totals, write_flowset};
 use crate::hash::{HashFamily, HashFamilyId, KeyHash, Xxh3};
 use crate::key::{FlowKey, KeyWords};
-use crate::layout::{FilterLayout, Layout, TableLayout};
+use crate::layout::{Layout, TableLayout};
 use crate::processor::{self, Instructions, Loop, prefetch};
 
 /// One packet, as the encoder sees it.
@@ -205,21 +205,9 @@ impl<K: FlowKey, H: HashFamily> Encoder<K, H> {
     }
 
     fn packets_in<const HASHES: usize, const SATURATE: bool>(&mut self, packets: &[Packet<K>]) {
-        match *self.layout.filter() {
-            FilterLayout::Partitioned {
-                hashes,
-                partition_bits,
-            } => {
-                let arrangement = Partitioned {
-                    hashes,
-                    partition_bits,
-                };
-                self.batches::<_, HASHES, SATURATE>(arrangement, packets);
-            }
-            FilterLayout::Blocked { blocks } => {
-                self.batches::<_, HASHES, SATURATE>(Blocked { blocks }, packets);
-            }
-        }
+        with_arrangement!(*self.layout.filter(), arrangement => {
+            self.batches::<_, HASHES, SATURATE>(arrangement, packets);
+        });
     }
 
     fn batches<A: Arrangement, const HASHES: usize, const SATURATE: bool>(
@@ -341,7 +329,7 @@ impl<K: FlowKey, H: HashFamily, A: Arrangement, const HASHES: usize, const SATUR
             for (packet, (place, cells)) in batch.iter().zip(&mut places) {
                 let hash = H::hash(packet.key.words(), self.seed);
                 *place = self.arrangement.place(&hash);
-                self.arrangement.prefetch::<H::Hash>(self.filter, place);
+                self.arrangement.prefetch::<H::Hash, _>(self.filter, place);
                 *cells = self.table.cells_of(&hash);
                 for &cell in cells.iter() {
                     prefetch(self.cells, cell as usize);

@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 
 use crate::hash::{KeyHash, reduce};
 use crate::layout::{BLOCK_HASHES, FilterLayout};
-use crate::processor::{Instructions, LANE_SHIFTS, Portable, prefetch};
+use crate::processor::{Instructions, LANE_SHIFTS, Portable, Word, prefetch};
 
 const BLOCK_WORDS: usize = BLOCK_HASHES as usize;
 
@@ -45,7 +45,7 @@ impl FlowFilter {
 
     /// Whether a flow seems to have been added.
     pub fn contains(&self, hash: &impl KeyHash) -> bool {
-        contains(self.layout, hash, |word| self.words[word])
+        contains(self.layout, &self.words, hash)
     }
 
     /// Removes all flows.
@@ -67,12 +67,19 @@ pub(crate) trait Arrangement: Copy {
     /// Finds a flow's bits.
     fn place<H: KeyHash>(self, hash: &H) -> Self::Place<H>;
 
-    /// Starts loading what [`Arrangement::insert`] will touch.
-    fn prefetch<H: KeyHash>(self, words: &[u64], place: &Self::Place<H>);
+    /// Starts loading what [`Arrangement::insert`] and [`Arrangement::contains`] will touch.
+    fn prefetch<H: KeyHash, W: Word>(self, words: &[W], place: &Self::Place<H>);
 
     /// Adds a flow; says whether it seemed to be there already.
     fn insert<H: KeyHash, I: Instructions>(self, words: &mut [u64], place: &Self::Place<H>)
     -> bool;
+
+    /// Whether a flow seems to have been added.
+    fn contains<H: KeyHash, I: Instructions, W: Word>(
+        self,
+        words: &[W],
+        place: &Self::Place<H>,
+    ) -> bool;
 }
 
 /// [`FilterLayout::Partitioned`].
@@ -91,9 +98,13 @@ impl Arrangement for Partitioned {
         *hash
     }
 
-    /// Nothing: more lines than can be loaded at a time.
+    /// Only the first: there are more lines than can be loaded at a time, and a flow that was never
+    /// added ends the search early.
     #[inline(always)]
-    fn prefetch<H: KeyHash>(self, _words: &[u64], _place: &H) {}
+    fn prefetch<H: KeyHash, W: Word>(self, words: &[W], place: &H) {
+        let bit = reduce(place.filter_lane(0), self.partition_bits);
+        prefetch(words, (bit / 64) as usize);
+    }
 
     #[inline(always)]
     fn insert<H: KeyHash, I: Instructions>(self, words: &mut [u64], place: &H) -> bool {
@@ -108,6 +119,15 @@ impl Arrangement for Partitioned {
             start += self.partition_bits as u64;
         }
         seen
+    }
+
+    #[inline(always)]
+    fn contains<H: KeyHash, I: Instructions, W: Word>(self, words: &[W], place: &H) -> bool {
+        (0..self.hashes as usize).all(|lane| {
+            let bit = lane as u64 * self.partition_bits as u64
+                + reduce(place.filter_lane(lane), self.partition_bits) as u64;
+            words[(bit / 64) as usize].bits() >> (bit % 64) & 1 == 1
+        })
     }
 }
 
@@ -137,7 +157,7 @@ impl Arrangement for Blocked {
     }
 
     #[inline(always)]
-    fn prefetch<H: KeyHash>(self, words: &[u64], place: &BlockPlace) {
+    fn prefetch<H: KeyHash, W: Word>(self, words: &[W], place: &BlockPlace) {
         prefetch(words, place.block as usize * BLOCK_WORDS);
     }
 
@@ -153,6 +173,16 @@ impl Arrangement for Blocked {
             }
         }
         seen
+    }
+
+    #[inline(always)]
+    fn contains<H: KeyHash, I: Instructions, W: Word>(
+        self,
+        words: &[W],
+        place: &BlockPlace,
+    ) -> bool {
+        let (blocks, _) = words.as_chunks::<BLOCK_WORDS>();
+        I::has_bits(&blocks[place.block as usize], place.lanes)
     }
 }
 
@@ -173,23 +203,16 @@ impl<'a> FilterView<'a> {
     /// Whether a flow seems to have been added.
     #[inline(always)]
     pub fn contains(&self, hash: &impl KeyHash) -> bool {
-        contains(self.layout, hash, |word| {
-            u64::from_le_bytes(self.words[word])
-        })
+        contains(self.layout, self.words, hash)
     }
 
-    /// Starts loading the first word that [`FilterView::contains`] will read.
-    #[inline(always)]
-    pub(crate) fn prefetch(&self, hash: &impl KeyHash) {
-        let word = match self.layout {
-            FilterLayout::Partitioned { partition_bits, .. } => {
-                (reduce(hash.filter_lane(0), partition_bits) / 64) as usize
-            }
-            FilterLayout::Blocked { blocks } => {
-                reduce(hash.filter_lane(0), blocks) as usize * BLOCK_WORDS
-            }
-        };
-        prefetch(self.words, word);
+    pub(crate) fn layout(&self) -> FilterLayout {
+        self.layout
+    }
+
+    /// The filter's bits: bit `i` is bit `i % 64` of word `i / 64`.
+    pub(crate) fn words(&self) -> &'a [[u8; 8]] {
+        self.words
     }
 
     /// The chance that a flow that was never added seems to be there, from the bits that are set.
@@ -238,43 +261,41 @@ impl<'a> FilterView<'a> {
     }
 }
 
-#[inline(always)]
-fn insert<H: KeyHash>(layout: FilterLayout, words: &mut [u64], hash: &H) -> bool {
-    match layout {
-        FilterLayout::Partitioned {
-            hashes,
-            partition_bits,
-        } => {
-            let partitioned = Partitioned {
+/// Runs `$body` with `$arrangement` bound to the [`Arrangement`] of a layout.
+macro_rules! with_arrangement {
+    ($layout:expr, $arrangement:ident => $body:expr) => {
+        match $layout {
+            $crate::layout::FilterLayout::Partitioned {
                 hashes,
                 partition_bits,
-            };
-            partitioned.insert::<H, Portable>(words, &partitioned.place(hash))
+            } => {
+                let $arrangement = $crate::filter::Partitioned {
+                    hashes,
+                    partition_bits,
+                };
+                $body
+            }
+            $crate::layout::FilterLayout::Blocked { blocks } => {
+                let $arrangement = $crate::filter::Blocked { blocks };
+                $body
+            }
         }
-        FilterLayout::Blocked { blocks } => {
-            let blocked = Blocked { blocks };
-            blocked.insert::<H, Portable>(words, &blocked.place(hash))
-        }
-    }
+    };
+}
+pub(crate) use with_arrangement;
+
+#[inline(always)]
+fn insert<H: KeyHash>(layout: FilterLayout, words: &mut [u64], hash: &H) -> bool {
+    with_arrangement!(layout, arrangement => {
+        arrangement.insert::<H, Portable>(words, &arrangement.place(hash))
+    })
 }
 
 #[inline(always)]
-fn contains(layout: FilterLayout, hash: &impl KeyHash, word: impl Fn(usize) -> u64) -> bool {
-    match layout {
-        FilterLayout::Partitioned {
-            hashes,
-            partition_bits,
-        } => (0..hashes as usize).all(|lane| {
-            let bit = lane as u64 * partition_bits as u64
-                + reduce(hash.filter_lane(lane), partition_bits) as u64;
-            word((bit / 64) as usize) >> (bit % 64) & 1 == 1
-        }),
-        FilterLayout::Blocked { blocks } => {
-            let start = reduce(hash.filter_lane(0), blocks) as usize * BLOCK_WORDS;
-            let block = core::array::from_fn(|index| word(start + index));
-            Portable::has_bits(&block, block_lanes(hash))
-        }
-    }
+fn contains<H: KeyHash>(layout: FilterLayout, words: &[impl Word], hash: &H) -> bool {
+    with_arrangement!(layout, arrangement => {
+        arrangement.contains::<H, Portable, _>(words, &arrangement.place(hash))
+    })
 }
 
 /// The lanes that say which bit of each word of its block a flow has: six bits of a lane each, the

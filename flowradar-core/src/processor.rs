@@ -19,8 +19,25 @@ pub(crate) fn prefetch<T>(items: &[T], index: usize) {
     let _ = (items, index);
 }
 
-/// Eight words of 64 bits: a block of a blocked filter, one cache line.
-pub(crate) type Block = [u64; 8];
+/// A word of a filter: in an encoder's memory, or little-endian in a flowset.
+pub(crate) trait Word: Copy {
+    /// The word's bits.
+    fn bits(self) -> u64;
+}
+
+impl Word for u64 {
+    #[inline(always)]
+    fn bits(self) -> u64 {
+        self
+    }
+}
+
+impl Word for [u8; 8] {
+    #[inline(always)]
+    fn bits(self) -> u64 {
+        u64::from_le_bytes(self)
+    }
+}
 
 /// A loop that is compiled for each instruction set and runs in the best one that there is.
 pub(crate) trait Loop {
@@ -31,10 +48,10 @@ pub(crate) trait Loop {
 
 /// Instructions that a [`Loop`] may use.
 pub(crate) trait Instructions {
-    /// Whether the bit numbers in `lanes` are all set, see [`crate::filter`]: of words 0 to 3 those in
-    /// the low half, of words 4 to 7 those in the high half, six bits for each word, the top six for
-    /// the first.
-    fn has_bits(block: &Block, lanes: u64) -> bool;
+    /// Whether the bit of each word of a block whose number is in `lanes` is set: for words 0 to 3 in
+    /// the low half, for words 4 to 7 in the high half, six bits for each word, the top six for the
+    /// first.
+    fn has_bits<W: Word>(block: &[W; 8], lanes: u64) -> bool;
 }
 
 /// Runs a loop with the best instructions of this processor.
@@ -57,11 +74,11 @@ pub(crate) struct Portable;
 
 impl Instructions for Portable {
     #[inline(always)]
-    fn has_bits(block: &Block, lanes: u64) -> bool {
+    fn has_bits<W: Word>(block: &[W; 8], lanes: u64) -> bool {
         // A shift takes the lowest six bits of its count: no mask is needed.
         let mut all = 1;
         for (word, shift) in block.iter().zip(LANE_SHIFTS) {
-            all &= word.wrapping_shr((lanes >> shift) as u32);
+            all &= word.bits().wrapping_shr((lanes >> shift) as u32);
         }
         all & 1 == 1
     }
@@ -75,7 +92,7 @@ pub(crate) const LANE_SHIFTS: [u32; 8] = [26, 20, 14, 8, 58, 52, 46, 40];
 mod x86 {
     use core::arch::x86_64::*;
 
-    use super::{Block, Instructions, LANE_SHIFTS, Loop};
+    use super::{Instructions, LANE_SHIFTS, Loop, Word};
 
     #[target_feature(enable = "avx2,bmi2")]
     pub(super) fn run(work: impl Loop) {
@@ -87,7 +104,8 @@ mod x86 {
 
     impl Instructions for Avx2 {
         #[inline(always)]
-        fn has_bits(block: &Block, lanes: u64) -> bool {
+        fn has_bits<W: Word>(block: &[W; 8], lanes: u64) -> bool {
+            const { assert!(size_of::<W>() == size_of::<u64>()) };
             const fn shifts(first: usize) -> [i64; 4] {
                 let mut shifts = [0; 4];
                 let mut word = 0;
@@ -100,7 +118,8 @@ mod x86 {
             const LOW: [i64; 4] = shifts(0);
             const HIGH: [i64; 4] = shifts(4);
             // SAFETY: the instructions are there, as this type is used only in `run`; both halves of
-            // the block are loaded within its 64 bytes, without asking for alignment.
+            // the block are loaded within its 64 bytes, without asking for alignment. Every kind of
+            // word is in memory as this processor has it: lowest byte first.
             unsafe {
                 let lanes = _mm256_set1_epi64x(lanes as i64);
                 let one = _mm256_set1_epi64x(1);
@@ -126,24 +145,24 @@ mod tests {
     use super::*;
 
     struct Compare {
-        block: Block,
+        block: [u64; 8],
         lanes: u64,
     }
 
     impl Loop for Compare {
         #[inline(always)]
         fn run<I: Instructions>(self) {
-            assert_eq!(
-                I::has_bits(&self.block, self.lanes),
-                Portable::has_bits(&self.block, self.lanes)
-            );
+            let expected = Portable::has_bits(&self.block, self.lanes);
+            assert_eq!(I::has_bits(&self.block, self.lanes), expected);
+            let bytes = self.block.map(u64::to_le_bytes);
+            assert_eq!(I::has_bits(&bytes, self.lanes), expected);
         }
     }
 
     proptest::proptest! {
         /// All sets of instructions agree, also where just one bit is missing.
         #[test]
-        fn instructions_agree(noise: Block, lanes: u64, missing in 0..9_usize) {
+        fn instructions_agree(noise: [u64; 8], lanes: u64, missing in 0..9_usize) {
             let mut block = noise;
             for (index, word) in block.iter_mut().enumerate() {
                 let bit = 1_u64 << (lanes >> LANE_SHIFTS[index] & 63);

@@ -27,15 +27,16 @@
 mod peel;
 mod proof;
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 pub use peel::{Leftover, PeelTable, Peeled, cells_of};
 pub use proof::{Proof, UNDETECTED_HIDDEN_FLOWS_MAX, expected_hidden_flows};
 
-use crate::counter::{Counter, CounterStatus};
+use crate::counter::Counter;
 use crate::flowset::Flowset;
 use crate::key::{FlowKey, KeyKind};
-use proof::Column;
+use proof::{Bounds, ByteColumn, Column};
 
 /// A flowset has another kind of flow key than was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -110,56 +111,85 @@ pub fn single_decode<K: FlowKey, B: AsRef<[u8]>>(
     let mut table = PeelTable::<K>::new(flowset)?;
     let expected = flowset.header().totals.map_or(0, |totals| totals.new_flows);
     // Not more than cells: the number of flows is the report's word.
-    let mut peeled = Vec::with_capacity((expected as usize).min(flowset.layout().table().cells()));
-    table.peel(|flow| peeled.push(flow));
+    let mut found = Found::with_capacity((expected as usize).min(flowset.layout().table().cells()));
+    // Flows whose counter a saturated cell leaves open.
+    let mut open_packets = vec![];
+    let mut impossible = 0;
+    table.peel(|flow| {
+        let value = flow.packets.unwrap_or_else(|| {
+            open_packets.push(found.flows.len());
+            1
+        });
+        impossible += usize::from(value < 1);
+        found.push(flow.key, flow.pivot, value.max(0) as u64);
+    });
 
-    let packets = Column::of_packets(flowset, &table, &peeled);
-    let packets_proof = packets.prove(flowset, &peeled);
-    let bytes = Column::of_bytes(flowset, &table, &peeled);
-    let bytes_proof = bytes.as_ref().map(|bytes| bytes.prove(flowset, &peeled));
-
-    let packet_bounds = (packets_proof != Proof::Proved || packets.has_open())
-        .then(|| proof::Bounds::of_packets(flowset));
-    let byte_bounds = match (&bytes, bytes_proof) {
-        (Some(bytes), Some(proof)) if proof != Proof::Proved || bytes.has_open() => {
-            proof::Bounds::of_bytes(flowset)
-        }
-        _ => None,
+    let packets = Column::of_packets(flowset, &table, impossible);
+    let leftover = match packets.unknown_cells {
+        0 => Leftover::default(),
+        _ => table.leftover(),
     };
-    let counter = |column: &Column, proof: Proof, bounds: Option<&proof::Bounds>, index: usize| {
-        let value = column.value(index);
-        match (value, proof) {
-            (Some(value), Proof::Proved) => Counter::exact(value.max(0) as u64),
-            _ => {
-                let (least, most) = bounds.map_or((0, u64::MAX), |bounds| {
-                    bounds.of(flowset.layout(), &peeled[index].key)
-                });
-                Counter {
-                    value: (value.unwrap_or(0).max(0) as u64).clamp(least, most.max(least)),
-                    status: CounterStatus::Unresolved {
-                        least,
-                        most: most.max(least),
-                    },
+    let packets_proof = packets.prove(flowset, &found);
+    if packets_proof != Proof::Proved || !open_packets.is_empty() {
+        let bounds = Bounds::of_packets(flowset);
+        let unresolved = unresolved(packets_proof, &open_packets, found.flows.len());
+        for index in unresolved {
+            let flow = &mut found.flows[index];
+            bounds.mark_unresolved(flowset.layout(), &flow.key, &mut flow.packets);
+        }
+    }
+
+    let mut bytes_proof = None;
+    if let Some(bytes) = ByteColumn::replay(flowset, &table, &mut found) {
+        let proof = bytes.column(flowset).prove(flowset, &found);
+        bytes_proof = Some(proof);
+        if (proof != Proof::Proved || !bytes.open.is_empty())
+            && let Some(bounds) = Bounds::of_bytes(flowset)
+        {
+            for index in unresolved(proof, &bytes.open, found.flows.len()) {
+                let flow = &mut found.flows[index];
+                if let Some(counter) = &mut flow.bytes {
+                    bounds.mark_unresolved(flowset.layout(), &flow.key, counter);
                 }
             }
         }
-    };
-    let flows = peeled
-        .iter()
-        .enumerate()
-        .map(|(index, flow)| DecodedFlow {
-            key: flow.key,
-            packets: counter(&packets, packets_proof, packet_bounds.as_ref(), index),
-            bytes: bytes
-                .as_ref()
-                .zip(bytes_proof)
-                .map(|(bytes, proof)| counter(bytes, proof, byte_bounds.as_ref(), index)),
-        })
-        .collect();
+    }
     Ok(SingleDecode {
-        flows,
-        leftover: table.leftover(),
+        flows: found.flows,
+        leftover,
         packets_proof,
         bytes_proof,
     })
+}
+
+/// Numbers of the flows whose counter is not exact: all of `flows`, or those left open.
+fn unresolved(proof: Proof, open: &[usize], flows: usize) -> impl Iterator<Item = usize> {
+    let all = if proof == Proof::Proved { 0 } else { flows };
+    (0..all).chain(open.iter().copied().filter(move |_| all == 0))
+}
+
+/// The flows found so far, their counters called exact until a proof says otherwise.
+struct Found<K> {
+    flows: Vec<DecodedFlow<K>>,
+    /// Of each, the pure cell it was found in.
+    pivots: Vec<u32>,
+}
+
+impl<K: FlowKey> Found<K> {
+    fn with_capacity(flows: usize) -> Self {
+        Self {
+            flows: Vec::with_capacity(flows),
+            pivots: Vec::with_capacity(flows),
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, key: K, pivot: u32, packets: u64) {
+        self.flows.push(DecodedFlow {
+            key,
+            packets: Counter::exact(packets),
+            bytes: None,
+        });
+        self.pivots.push(pivot);
+    }
 }

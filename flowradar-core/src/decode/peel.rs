@@ -1,14 +1,16 @@
 //! Peeling: take flows out of a counting table, one pure cell after the other.
 
+use alloc::vec;
 use alloc::vec::Vec;
+use core::marker::PhantomData;
 
 use crate::decode::WrongKeyKind;
-use crate::filter::FilterView;
+use crate::filter::{Arrangement, FilterView, with_arrangement};
 use crate::flowset::Flowset;
-use crate::hash::{HashFamily, KeyHash};
+use crate::hash::HashFamily;
 use crate::key::FlowKey;
 use crate::layout::{HASHES_MAX, Layout, TableLayout};
-use crate::processor::prefetch;
+use crate::processor::{self, Instructions, Loop, prefetch};
 use crate::with_hash_family;
 
 /// A cell while it is decoded: what the flows in it that are not known yet add up to.
@@ -70,6 +72,16 @@ pub struct PeelTable<'a, K: FlowKey> {
     layout: &'a Layout,
     filter: FilterView<'a>,
     cells: Vec<PeelCell<K::Words>>,
+    sums: Vec<SubtableSum>,
+}
+
+/// What the counts of a subtable's cells add up to. At most 2^28 cells of 32 bits: it cannot overflow.
+#[derive(Clone, Copy, Debug, Default)]
+struct SubtableSum {
+    flows: u64,
+    packets: u64,
+    flows_saturated: bool,
+    packets_saturated: bool,
 }
 
 impl<'a, K: FlowKey> PeelTable<'a, K> {
@@ -82,30 +94,38 @@ impl<'a, K: FlowKey> PeelTable<'a, K> {
         let widths = flowset.layout().table().widths();
         let flow_open = widths.flow_count_saturated();
         let packets_open = widths.packet_count_saturated();
+        let table = flowset.layout().table();
+        let mut sums = Vec::with_capacity(table.hashes());
+        let mut sum = SubtableSum::default();
+        let mut left_in_subtable = table.subtable_cells();
         let cells = flowset
             .flow_xors()
             .zip(flowset.flow_counts())
             .zip(flowset.packet_counts())
-            .map(|((flow_xor, flow_count), packet_count)| PeelCell {
-                flow_xor: *K::from_bytes(flow_xor).words(),
-                flow_count: flow_count as i32
-                    + if flow_count == flow_open {
-                        FLOW_COUNT_OPEN
-                    } else {
-                        0
-                    },
-                packets: packet_count as i64
-                    + if packet_count == packets_open {
-                        PACKETS_OPEN
-                    } else {
-                        0
-                    },
+            .map(|((flow_xor, flow_count), packet_count)| {
+                let flows_saturated = flow_count == flow_open;
+                let packets_saturated = packet_count == packets_open;
+                sum.flows += flow_count as u64;
+                sum.packets += packet_count as u64;
+                sum.flows_saturated |= flows_saturated;
+                sum.packets_saturated |= packets_saturated;
+                left_in_subtable -= 1;
+                if left_in_subtable == 0 {
+                    sums.push(core::mem::take(&mut sum));
+                    left_in_subtable = table.subtable_cells();
+                }
+                PeelCell {
+                    flow_xor: *K::from_bytes(flow_xor).words(),
+                    flow_count: flow_count as i32 + FLOW_COUNT_OPEN * flows_saturated as i32,
+                    packets: packet_count as i64 + PACKETS_OPEN * packets_saturated as i64,
+                }
             })
             .collect();
         Ok(Self {
             layout: flowset.layout(),
             filter: flowset.filter(),
             cells,
+            sums,
         })
     }
 
@@ -160,9 +180,23 @@ impl<'a, K: FlowKey> PeelTable<'a, K> {
         cell.flow_count == 0 && cell.flow_xor == K::Words::default()
     }
 
+    /// The sum of FlowCount of each subtable as reported; none where a cell is saturated.
+    pub(crate) fn flow_sums(&self) -> Vec<Option<u64>> {
+        let sums = self.sums.iter();
+        sums.map(|sum| (!sum.flows_saturated).then_some(sum.flows))
+            .collect()
+    }
+
+    /// The sum of PacketCount of each subtable as reported; none where a cell is saturated.
+    pub(crate) fn packet_sums(&self) -> Vec<Option<u64>> {
+        let sums = self.sums.iter();
+        sums.map(|sum| (!sum.packets_saturated).then_some(sum.packets))
+            .collect()
+    }
+
     /// Of each cell, whether no flow is left in it, and its packets like
     /// [`PeelTable::packets_left`].
-    pub(crate) fn residuals(&self) -> impl ExactSizeIterator<Item = (bool, Option<i64>)> {
+    pub(crate) fn residuals(&self) -> impl ExactSizeIterator<Item = (bool, Option<i64>)> + Clone {
         self.cells.iter().map(|cell| {
             let known = cell.flow_count == 0 && cell.flow_xor == K::Words::default();
             (
@@ -222,8 +256,59 @@ impl<'a, K: FlowKey> PeelTable<'a, K> {
 
     fn peel_with<H: HashFamily, const HASHES: usize, const DIFFERENCE: bool>(
         &mut self,
-        mut found: impl FnMut(Peeled<K>),
+        found: impl FnMut(Peeled<K>),
     ) {
+        with_arrangement!(self.filter.layout(), arrangement => {
+            processor::run(Peeling::<K, H, _, _, HASHES, DIFFERENCE> {
+                cells: &mut self.cells,
+                filter: self.filter.words(),
+                arrangement,
+                table: *self.layout.table(),
+                seed: self.layout.seed(),
+                found,
+                family: PhantomData,
+            });
+        });
+    }
+}
+
+/// The loop that peels.
+struct Peeling<'t, K: FlowKey, H, A, F, const HASHES: usize, const DIFFERENCE: bool> {
+    cells: &'t mut [PeelCell<K::Words>],
+    filter: &'t [[u8; 8]],
+    arrangement: A,
+    table: TableLayout,
+    seed: u64,
+    found: F,
+    family: PhantomData<H>,
+}
+
+/// Where a cell's key belongs.
+#[derive(Clone, Copy, Debug)]
+struct Candidate<P, const HASHES: usize> {
+    place: P,
+    cells: [u32; HASHES],
+}
+
+impl<P: Default, const HASHES: usize> Default for Candidate<P, HASHES> {
+    fn default() -> Self {
+        Self {
+            place: P::default(),
+            cells: [0; HASHES],
+        }
+    }
+}
+
+impl<K, H, A, F, const HASHES: usize, const DIFFERENCE: bool> Loop
+    for Peeling<'_, K, H, A, F, HASHES, DIFFERENCE>
+where
+    K: FlowKey,
+    H: HashFamily,
+    A: Arrangement,
+    F: FnMut(Peeled<K>),
+{
+    #[inline(always)]
+    fn run<I: Instructions>(mut self) {
         // Without subtraction every flow empties a cell for good. With it, keys that only look
         // genuine could come and go for ever.
         let mut flows_left = if DIFFERENCE {
@@ -231,36 +316,52 @@ impl<'a, K: FlowKey> PeelTable<'a, K> {
         } else {
             usize::MAX
         };
-        let mut wave = self.pure_cells::<DIFFERENCE>();
-        let mut next_wave = Vec::with_capacity(wave.len());
-        let mut candidates = [Candidate::<H::Hash, HASHES>::default(); BATCH];
+        let mut wave = self.pure_cells();
+        let mut next_wave = vec![];
+        let mut candidates = [Candidate::<A::Place<H::Hash>, HASHES>::default(); BATCH];
         while !wave.is_empty() {
+            // Room for all cells of all flows, so that a cell can be written down before it is known
+            // whether it counts: that is hard to predict.
+            next_wave.resize(HASHES * wave.len(), 0);
+            let mut next_cells = 0;
             for (number, batch) in wave.chunks(BATCH).enumerate() {
                 for &cell in wave.iter().skip((number + 1) * BATCH).take(BATCH) {
-                    prefetch(&self.cells, cell as usize);
+                    prefetch(self.cells, cell as usize);
                 }
                 for (&cell, candidate) in batch.iter().zip(&mut candidates) {
-                    *candidate = self.candidate::<H, HASHES>(cell);
+                    *candidate = self.candidate(&self.cells[cell as usize].flow_xor);
+                    self.arrangement
+                        .prefetch::<H::Hash, _>(self.filter, &candidate.place);
+                    for &cell in &candidate.cells {
+                        prefetch(self.cells, cell as usize);
+                    }
                 }
                 for (&pivot, candidate) in batch.iter().zip(&candidates) {
-                    let Some(peeled) = self.verified::<H, HASHES, DIFFERENCE>(pivot, candidate)
-                    else {
+                    let Some(peeled) = self.verified::<I>(pivot, candidate) else {
                         continue;
                     };
                     let Some(left) = flows_left.checked_sub(1) else {
                         return;
                     };
                     flows_left = left;
-                    self.remove::<HASHES, DIFFERENCE>(&peeled, candidate, &mut next_wave);
-                    found(peeled);
+                    next_cells = self.remove(&peeled, candidate, &mut next_wave, next_cells);
+                    (self.found)(peeled);
                 }
             }
-            wave.clear();
+            next_wave.truncate(next_cells);
             core::mem::swap(&mut wave, &mut next_wave);
         }
     }
+}
 
-    fn pure_cells<const DIFFERENCE: bool>(&self) -> Vec<u32> {
+impl<K, H, A, F, const HASHES: usize, const DIFFERENCE: bool>
+    Peeling<'_, K, H, A, F, HASHES, DIFFERENCE>
+where
+    K: FlowKey,
+    H: HashFamily,
+    A: Arrangement,
+{
+    fn pure_cells(&self) -> Vec<u32> {
         let mut pure = Vec::with_capacity(self.cells.len() / 3);
         for (index, cell) in self.cells.iter().enumerate() {
             if cell.is_pure::<DIFFERENCE>() {
@@ -270,29 +371,23 @@ impl<'a, K: FlowKey> PeelTable<'a, K> {
         pure
     }
 
-    /// Hashes the key of a cell that seems pure, and starts loading what verifying and removing it
-    /// will touch.
-    #[inline]
-    fn candidate<H: HashFamily, const HASHES: usize>(
-        &self,
-        cell: u32,
-    ) -> Candidate<H::Hash, HASHES> {
-        let key = K::from_words(self.cells[cell as usize].flow_xor);
-        let hash = H::hash(key.words(), self.layout.seed());
-        let cells: [u32; HASHES] = self.layout.table().cells_of(&hash);
-        self.filter.prefetch(&hash);
-        for &cell in &cells {
-            prefetch(&self.cells, cell as usize);
+    #[inline(always)]
+    fn candidate(&self, key: &K::Words) -> Candidate<A::Place<H::Hash>, HASHES> {
+        // A key as the keys' constructors make it: other bits can only come from a damaged report.
+        let key = K::from_words(*key);
+        let hash = H::hash(key.words(), self.seed);
+        Candidate {
+            place: self.arrangement.place(&hash),
+            cells: self.table.cells_of(&hash),
         }
-        Candidate { hash, cells }
     }
 
     /// The flow in a cell, if the cell is still pure and its key hashes to it and is in the filter.
-    #[inline]
-    fn verified<H: HashFamily, const HASHES: usize, const DIFFERENCE: bool>(
+    #[inline(always)]
+    fn verified<I: Instructions>(
         &self,
         pivot: u32,
-        candidate: &Candidate<H::Hash, HASHES>,
+        candidate: &Candidate<A::Place<H::Hash>, HASHES>,
     ) -> Option<Peeled<K>> {
         let cell = &self.cells[pivot as usize];
         // The cell may have lost its flow since the candidate was hashed; then it is not pure. In a
@@ -301,59 +396,47 @@ impl<'a, K: FlowKey> PeelTable<'a, K> {
         if !cell.is_pure::<DIFFERENCE>() || !candidate.cells.contains(&pivot) {
             return None;
         }
-        let key = K::from_words(cell.flow_xor);
-        let hash = if DIFFERENCE {
-            let hash = H::hash(key.words(), self.layout.seed());
-            let cells: [u32; HASHES] = self.layout.table().cells_of(&hash);
-            if cells != candidate.cells {
+        let mut place = candidate.place;
+        if DIFFERENCE {
+            let anew = self.candidate(&cell.flow_xor);
+            if anew.cells != candidate.cells {
                 return None;
             }
-            hash
-        } else {
-            candidate.hash
-        };
-        if !self.filter.contains(&hash) {
+            place = anew.place;
+        }
+        if !self
+            .arrangement
+            .contains::<H::Hash, I, _>(self.filter, &place)
+        {
             return None;
         }
         Some(Peeled {
-            key,
+            key: K::from_words(cell.flow_xor),
             pivot,
-            packets: self.packets_left(pivot as usize).filter(|_| !DIFFERENCE),
+            packets: Some(cell.packets)
+                .filter(|&packets| !DIFFERENCE && packets < PACKETS_OPEN / 2),
             present: cell.flow_count > 0,
         })
     }
 
-    #[inline]
-    fn remove<const HASHES: usize, const DIFFERENCE: bool>(
+    /// Takes a flow out of its cells, and writes those that became pure to `next_wave` from
+    /// `next_cells` on; where the next ones go is returned.
+    #[inline(always)]
+    fn remove(
         &mut self,
         peeled: &Peeled<K>,
-        candidate: &Candidate<impl KeyHash, HASHES>,
-        next_wave: &mut Vec<u32>,
-    ) {
+        candidate: &Candidate<A::Place<H::Hash>, HASHES>,
+        next_wave: &mut [u32],
+        mut next_cells: usize,
+    ) -> usize {
         let flows = if peeled.present { 1 } else { -1 };
         for &index in &candidate.cells {
             let cell = &mut self.cells[index as usize];
             cell.remove::<K, DIFFERENCE>(&peeled.key, flows, peeled.packets);
-            if cell.is_pure::<DIFFERENCE>() {
-                next_wave.push(index);
-            }
+            next_wave[next_cells] = index;
+            next_cells += usize::from(cell.is_pure::<DIFFERENCE>());
         }
-    }
-}
-
-/// A cell's key, hashed.
-#[derive(Clone, Copy, Debug)]
-struct Candidate<H, const HASHES: usize> {
-    hash: H,
-    cells: [u32; HASHES],
-}
-
-impl<H: Default, const HASHES: usize> Default for Candidate<H, HASHES> {
-    fn default() -> Self {
-        Self {
-            hash: H::default(),
-            cells: [0; HASHES],
-        }
+        next_cells
     }
 }
 

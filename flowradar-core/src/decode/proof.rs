@@ -5,7 +5,9 @@ use alloc::vec::Vec;
 
 use bitvec::vec::BitVec;
 
-use super::peel::{PeelTable, Peeled, cells_of};
+use super::Found;
+use super::peel::{PeelTable, cells_of};
+use crate::counter::{Counter, CounterStatus};
 use crate::flowset::Flowset;
 use crate::key::FlowKey;
 use crate::layout::Layout;
@@ -42,53 +44,64 @@ pub enum Proof {
     },
 }
 
-/// Marks a value or residual that a saturated cell leaves open.
+/// Marks a residual that a saturated cell leaves open.
 const OPEN: i64 = 1 << 60;
 
-/// The packets or the bytes of all flows and cells.
-#[derive(Debug)]
-pub(super) struct Column {
-    /// Of each flow, in the order of peeling; [`OPEN`] if unknown.
-    values: Vec<i64>,
-    /// Of each cell, after all flows found were taken out; [`OPEN`] if unknown, or if flows are left.
-    left: Vec<i64>,
+/// The packets or the bytes of all cells.
+pub(super) struct Column<L> {
+    /// Of each cell, after all flows found were taken out; none if unknown, or if flows are left.
+    left: L,
+    /// Cells where something is left, but no flow. A pivot comes out at zero because it was used, so
+    /// it need not be told apart here.
+    unsatisfied_cells: usize,
+    /// Cells where something is unknown.
+    pub(super) unknown_cells: usize,
+    /// Flows whose counter no flow can have.
+    impossible: usize,
     /// Of each subtable, before; `None` if a cell was saturated.
     sums: Vec<Option<u64>>,
+    /// FlowCount likewise.
+    flow_sums: Vec<Option<u64>>,
     /// Total that the switch states.
     total: Option<u64>,
-    /// Lowest value that a flow can have.
-    least: i64,
 }
 
-impl Column {
+impl Column<()> {
     pub(super) fn of_packets<K: FlowKey, B: AsRef<[u8]>>(
         flowset: &Flowset<B>,
         table: &PeelTable<'_, K>,
-        peeled: &[Peeled<K>],
-    ) -> Self {
-        let layout = flowset.layout().table();
-        let counts = flowset.packet_counts().map(u64::from);
-        let saturated = layout.widths().packet_count_saturated() as u64;
-        Self {
-            values: peeled
-                .iter()
-                .map(|flow| flow.packets.unwrap_or(OPEN))
-                .collect(),
-            left: table
-                .residuals()
-                .map(|(known, packets)| packets.filter(|_| known).unwrap_or(OPEN))
-                .collect(),
-            sums: subtable_sums(counts, layout.subtable_cells(), saturated),
-            total: flowset.header().totals.map(|totals| totals.packets),
-            least: 1,
-        }
+        impossible: usize,
+    ) -> Column<impl Iterator<Item = Option<i64>> + Clone> {
+        let left = table
+            .residuals()
+            .map(|(known, packets)| packets.filter(|_| known));
+        Column::new(
+            left,
+            impossible,
+            table.packet_sums(),
+            table.flow_sums(),
+            flowset.header().totals.map(|totals| totals.packets),
+        )
     }
+}
 
-    /// Replays the peeling on ByteCount. None if the switch does not count bytes.
-    pub(super) fn of_bytes<K: FlowKey, B: AsRef<[u8]>>(
+/// The bytes of all flows and cells, from the peeling replayed on ByteCount.
+pub(super) struct ByteColumn {
+    /// Of each cell, after all flows found were taken out; [`OPEN`] if unknown, or if flows are left.
+    left: Vec<i64>,
+    /// Flows whose counter a saturated cell leaves open, in rising order.
+    pub(super) open: Vec<usize>,
+    impossible: usize,
+    sums: Vec<Option<u64>>,
+    flow_sums: Vec<Option<u64>>,
+}
+
+impl ByteColumn {
+    /// Sets the flows' byte counters. None if the switch does not count bytes.
+    pub(super) fn replay<K: FlowKey, B: AsRef<[u8]>>(
         flowset: &Flowset<B>,
         table: &PeelTable<'_, K>,
-        peeled: &[Peeled<K>],
+        found: &mut Found<K>,
     ) -> Option<Self> {
         let layout = flowset.layout();
         let saturated = layout.table().widths().byte_count_saturated();
@@ -102,25 +115,25 @@ impl Column {
                 }
             })
             .collect();
-        let values: Vec<_> = peeled
-            .iter()
-            .map(|flow| {
-                let value = match left[flow.pivot as usize] {
-                    open if open >= OPEN / 2 => OPEN,
-                    value => value,
+        let (mut open, mut impossible) = (vec![], 0);
+        let flows = found.flows.iter_mut().zip(&found.pivots);
+        for (number, (flow, &pivot)) in flows.enumerate() {
+            let value = Some(left[pivot as usize]).filter(|&value| value < OPEN / 2);
+            for &cell in &cells_of(layout, &flow.key)[..layout.table().hashes()] {
+                let left = &mut left[cell as usize];
+                *left = match value {
+                    // In a damaged report the errors can grow from flow to flow.
+                    Some(value) => left.saturating_sub(value),
+                    None => OPEN,
                 };
-                for &cell in &cells_of(layout, &flow.key)[..layout.table().hashes()] {
-                    let left = &mut left[cell as usize];
-                    *left = if value == OPEN {
-                        OPEN
-                    } else {
-                        // In a damaged report the errors can grow from flow to flow.
-                        left.saturating_sub(value)
-                    };
-                }
-                value
-            })
-            .collect();
+            }
+            if value.is_none() {
+                open.push(number);
+            }
+            let value = value.unwrap_or(0);
+            impossible += usize::from(value < 0);
+            flow.bytes = Some(Counter::exact(value.max(0) as u64));
+        }
         for (left, (known, _)) in left.iter_mut().zip(table.residuals()) {
             if !known {
                 *left = OPEN;
@@ -128,54 +141,77 @@ impl Column {
         }
         let counts = flowset.byte_counts()?;
         Some(Self {
-            values,
             left,
+            open,
+            impossible,
             sums: subtable_sums(counts, layout.table().subtable_cells(), saturated),
-            total: flowset.header().totals.map(|totals| totals.bytes),
-            least: 0,
+            flow_sums: table.flow_sums(),
         })
     }
 
-    /// The value of a flow; none if a saturated cell leaves it open.
-    pub(super) fn value(&self, flow: usize) -> Option<i64> {
-        Some(self.values[flow]).filter(|&value| value < OPEN / 2)
+    pub(super) fn column<B: AsRef<[u8]>>(
+        &self,
+        flowset: &Flowset<B>,
+    ) -> Column<impl Iterator<Item = Option<i64>> + Clone> {
+        let left = self.left.iter();
+        Column::new(
+            left.map(|&left| Some(left).filter(|&left| left < OPEN / 2)),
+            self.impossible,
+            self.sums.clone(),
+            self.flow_sums.clone(),
+            flowset.header().totals.map(|totals| totals.bytes),
+        )
     }
+}
 
-    /// Whether some value is open.
-    pub(super) fn has_open(&self) -> bool {
-        self.values.iter().any(|&value| value >= OPEN / 2)
+impl<L: Iterator<Item = Option<i64>> + Clone> Column<L> {
+    fn new(
+        left: L,
+        impossible: usize,
+        sums: Vec<Option<u64>>,
+        flow_sums: Vec<Option<u64>>,
+        total: Option<u64>,
+    ) -> Self {
+        let (mut unsatisfied_cells, mut unknown_cells) = (0, 0);
+        for left in left.clone() {
+            unsatisfied_cells += usize::from(left.is_some_and(|left| left != 0));
+            unknown_cells += usize::from(left.is_none());
+        }
+        Self {
+            left,
+            unsatisfied_cells,
+            unknown_cells,
+            impossible,
+            sums,
+            flow_sums,
+            total,
+        }
     }
 
     pub(super) fn prove<K: FlowKey, B: AsRef<[u8]>>(
         &self,
         flowset: &Flowset<B>,
-        peeled: &[Peeled<K>],
+        found: &Found<K>,
     ) -> Proof {
         if let Some(not_conserved) = self.conserve(flowset) {
             return not_conserved;
         }
-        // A pivot comes out at zero because it was used, so it need not be told apart here.
-        let unsatisfied = self
-            .left
-            .iter()
-            .filter(|&&left| left != 0 && left < OPEN / 2);
-        let impossible = self.values.iter().filter(|&&value| value < self.least);
-        let unsatisfied_cells = unsatisfied.count() + impossible.count();
+        let unsatisfied_cells = self.unsatisfied_cells + self.impossible;
         if unsatisfied_cells > 0 {
             return Proof::HiddenFlows { unsatisfied_cells };
         }
         let (hidden, merged) = expected_hidden_flows(flowset);
-        if self.left.iter().all(|&left| left < OPEN / 2) && merged <= UNDETECTED_HIDDEN_FLOWS_MAX {
+        if self.unknown_cells == 0 && merged <= UNDETECTED_HIDDEN_FLOWS_MAX {
             // Every error ends in a cell that was checked (module documentation, 3).
             return Proof::Proved;
         }
         // Whether an error in the cell would have been noticed at once.
-        let mut seen: BitVec = self.left.iter().map(|&left| left < OPEN / 2).collect();
-        for flow in peeled {
-            seen.set(flow.pivot as usize, false);
+        let mut seen: BitVec = self.left.clone().map(|left| left.is_some()).collect();
+        for &pivot in &found.pivots {
+            seen.set(pivot as usize, false);
         }
         let undetected_hidden_flows =
-            merged + undetected_hidden_flows(flowset.layout(), peeled, seen, hidden);
+            merged + undetected_hidden_flows(flowset.layout(), found, seen, hidden);
         if undetected_hidden_flows <= UNDETECTED_HIDDEN_FLOWS_MAX {
             Proof::Proved
         } else {
@@ -187,14 +223,8 @@ impl Column {
 
     /// Every packet is counted in one cell of each subtable, and every new flow too.
     fn conserve<B: AsRef<[u8]>>(&self, flowset: &Flowset<B>) -> Option<Proof> {
-        let widths = flowset.layout().table().widths();
-        let flow_sums = subtable_sums(
-            flowset.flow_counts().map(u64::from),
-            flowset.layout().table().subtable_cells(),
-            widths.flow_count_saturated() as u64,
-        );
         let new_flows = flowset.header().totals.map(|totals| totals.new_flows);
-        differing_sum(&self.sums, self.total).or_else(|| differing_sum(&flow_sums, new_flows))
+        differing_sum(&self.sums, self.total).or_else(|| differing_sum(&self.flow_sums, new_flows))
     }
 }
 
@@ -225,19 +255,19 @@ pub fn expected_hidden_flows<B: AsRef<[u8]>>(flowset: &Flowset<B>) -> (f64, f64)
 /// shows at once.
 fn undetected_hidden_flows<K: FlowKey>(
     layout: &Layout,
-    peeled: &[Peeled<K>],
+    found: &Found<K>,
     mut seen: BitVec,
     hidden: f64,
 ) -> f64 {
     let hashes = layout.table().hashes();
     // Backwards: the other cells of a flow are checked, or pivots of flows found later.
-    for flow in peeled.iter().rev() {
+    for (flow, &pivot) in found.flows.iter().zip(&found.pivots).rev() {
         let cells = cells_of(layout, &flow.key);
         let spreads = cells[..hashes]
             .iter()
-            .any(|&cell| cell != flow.pivot && seen[cell as usize]);
+            .any(|&cell| cell != pivot && seen[cell as usize]);
         if spreads {
-            seen.set(flow.pivot as usize, true);
+            seen.set(pivot as usize, true);
         }
     }
     let subtable_cells = layout.table().subtable_cells() as usize;
@@ -283,33 +313,41 @@ impl Bounds {
         Some(Self { most, least: 0 })
     }
 
-    /// Lowest and highest value of a flow's counter.
-    pub(super) fn of<K: FlowKey>(&self, layout: &Layout, key: &K) -> (u64, u64) {
+    /// Keeps a counter as an estimate, within its bounds.
+    pub(super) fn mark_unresolved<K: FlowKey>(
+        &self,
+        layout: &Layout,
+        key: &K,
+        counter: &mut Counter,
+    ) {
         let most = cells_of(layout, key)[..layout.table().hashes()]
             .iter()
             .map(|&cell| self.most[cell as usize])
             .min();
-        (self.least, most.unwrap_or(u64::MAX))
+        let least = self.least;
+        let most = most.unwrap_or(u64::MAX).max(least);
+        *counter = Counter {
+            value: counter.value.clamp(least, most),
+            status: CounterStatus::Unresolved { least, most },
+        };
     }
 }
 
 /// The sum of each subtable, or none where a cell is saturated.
 fn subtable_sums(
-    counts: impl Iterator<Item = u64>,
+    mut counts: impl ExactSizeIterator<Item = u64>,
     subtable_cells: u32,
     saturated: u64,
 ) -> Vec<Option<u64>> {
     let mut sums = vec![];
-    let mut open = false;
-    let mut sum = 0;
-    for (cell, count) in counts.enumerate() {
-        open |= count == saturated;
-        // Modulo 2^64, as the switch counts.
-        sum = u64::wrapping_add(sum, count);
-        if (cell + 1) % subtable_cells as usize == 0 {
-            sums.push((!open).then_some(sum));
-            (sum, open) = (0, false);
+    while counts.len() > 0 {
+        let (mut sum, mut open) = (0, false);
+        for count in counts.by_ref().take(subtable_cells as usize) {
+            open |= count == saturated;
+            // Modulo 2^64, as the switch counts.
+            sum = u64::wrapping_add(sum, count);
         }
+        sums.push((!open).then_some(sum));
     }
     sums
 }
