@@ -4,16 +4,21 @@
 //! - [`p4info`]: what may be known of a P4 program, by name.
 //! - [`entity`]: what is written into a switch and read from it, by name.
 //! - [`packet`]: packets to and from the controller, with their headers by name.
+//! - [`client`]: a controller's session with a switch.
 //! - [`config`]: the generated header that ties a P4 program to a layout.
 //! - [`drain`]: reading encoded flowsets out of a switch by packets, sans I/O.
 
 pub mod bytestring;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod config;
 pub mod drain;
 pub mod entity;
 pub mod p4info;
 pub mod packet;
+pub mod pipeline;
 pub mod proto;
 
 pub use bytestring::{Bytestring, BytestringError};
 pub use p4info::{P4Info, P4InfoError};
+pub use pipeline::PipelineConfig;

@@ -4,13 +4,16 @@
 //! [`P4Info::encode`](crate::P4Info::encode) and [`P4Info::decode`](crate::P4Info::decode) translate,
 //! and check on the way what the specification demands of an entity, on either side of the wire.
 
+mod display;
 mod error;
 mod other;
 mod table;
+mod text;
 
 use std::time::Duration;
 
 pub use error::EntityError;
+pub use text::MatchTextError;
 
 use crate::Bytestring;
 use crate::p4info::DataValue;
