@@ -6,6 +6,8 @@
 //! - [`packet`]: packets to and from the controller, with their headers by name.
 //! - [`client`]: a controller's session with a switch.
 //! - [`config`]: the generated header that ties a P4 program to a layout.
+//! - [`epoch`]: when epochs end, sans I/O.
+//! - [`topology`]: switches and their tables, in a file.
 //! - [`drain`]: reading encoded flowsets out of a switch by packets, sans I/O.
 
 pub mod bytestring;
@@ -14,10 +16,12 @@ pub mod client;
 pub mod config;
 pub mod drain;
 pub mod entity;
+pub mod epoch;
 pub mod p4info;
 pub mod packet;
 pub mod pipeline;
 pub mod proto;
+pub mod topology;
 
 pub use bytestring::{Bytestring, BytestringError};
 pub use p4info::{P4Info, P4InfoError};

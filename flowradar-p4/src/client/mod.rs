@@ -7,6 +7,7 @@
 mod backoff;
 mod error;
 mod operations;
+mod reconcile;
 mod session;
 mod stream;
 mod target;
@@ -14,6 +15,7 @@ mod target;
 pub use backoff::{Backoff, BackoffPolicy};
 pub use error::{ClientError, ClientErrorReason, UpdateFailure};
 pub use operations::{PipelineAction, PipelineOutcome, Update};
+pub use reconcile::ReconcileSummary;
 pub use session::Session;
 pub use stream::{SessionCounters, Standing, SwitchNotification};
 pub use target::{SessionOptions, SwitchTarget, TlsOptions};
