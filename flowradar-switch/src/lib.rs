@@ -21,7 +21,7 @@ pub mod switch;
 pub mod time;
 pub mod value;
 
-pub use pipeline::{Outputs, Pipeline, PipelineConfig};
+pub use pipeline::{Outputs, Pipeline, PipelineConfig, PipelineCounters};
 pub use program::{LoadError, MatchFieldInfo, MatchKind, Program, TableInfo};
 pub use switch::{Switch, SwitchConfig};
 pub use time::Timestamp;

@@ -141,11 +141,6 @@ impl Assembler {
         }
     }
 
-    /// How many slots are used.
-    pub(super) fn slots(&self) -> usize {
-        self.next_slot as usize
-    }
-
     /// A number, computed to where it is needed.
     pub(super) fn number(
         &mut self,

@@ -9,7 +9,7 @@ use super::assembler::Assembler;
 use super::expression::{Constant, Expression, Scope};
 use super::json::{self, Document};
 use super::layout::Layout;
-use super::op::{Label, Op, Slot, ones};
+use super::op::{Label, Op, Slot};
 use super::{LoadError, Objects, invalid, too_large, unsupported};
 use crate::Value;
 use crate::runtime::{ActionCall, EntryKey, MatchValue};
@@ -777,12 +777,5 @@ fn value(place: &str, text: &str) -> Result<Value, LoadError> {
             place: place.to_owned(),
             reason: format!("{text:?} is not a hexstr"),
         }),
-    }
-}
-
-impl Key {
-    /// The bits of the uppermost slot.
-    pub(crate) fn top_mask(&self) -> u64 {
-        ones(self.bits - (u32::from(self.limbs) - 1) * 64)
     }
 }

@@ -54,8 +54,6 @@ pub struct Program {
     pub(crate) standard: StandardMetadata,
     /// Holds the port that drops.
     pub(crate) drop_port: Slot,
-    /// How many slots are used, from zero.
-    pub(crate) slots: usize,
 }
 
 /// A checksum that is verified after parsing or updated before sending.
@@ -204,7 +202,6 @@ impl Program {
         let (tables, profiles) = (control.tables, control.profiles);
         let checksums = checksums(&document, scope, &mut assembler)?;
         let deparser = deparser(&document, &layout)?;
-        let slots = assembler.slots();
         let Assembler {
             code,
             constants,
@@ -228,7 +225,6 @@ impl Program {
             checksums,
             standard,
             drop_port,
-            slots,
             layout,
             objects,
         })

@@ -225,9 +225,6 @@ pub(crate) enum Op {
         a: u16,
         b: u16,
     },
-    InvalidateHeader {
-        header: u16,
-    },
     LastOfStack {
         to: Slot,
         stack: u16,
