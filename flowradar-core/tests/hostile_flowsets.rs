@@ -96,6 +96,25 @@ fn bytes_that_follow() {
     }
 }
 
+/// Two whole flowsets of one layout, the header of one before the filter and table of the other.
+#[test]
+fn payload_of_another_flowset() {
+    let name = VECTORS[0];
+    let original = vector(name);
+    let header_bytes = u16::from_le_bytes([original[10], original[11]]) as usize;
+    let mut other = original.clone();
+    other[24] ^= 1;
+    fix_checksums(&mut other);
+    assert!(Flowset::new_checked(&other[..]).is_ok());
+    let spliced = [&other[..header_bytes], &original[header_bytes..]].concat();
+    let error = Flowset::new_checked(&spliced[..]).expect_err("a payload of another epoch");
+    assert_eq!(error.offset, original.len() - 8);
+    assert!(matches!(
+        error.kind,
+        FlowsetErrorKind::PayloadChecksum { .. }
+    ));
+}
+
 /// No change of one byte, to whatever value, goes unnoticed, and each is found where it is.
 #[test]
 fn every_changed_byte() {

@@ -15,7 +15,7 @@ use flowradar_core::{
     with_hash_family,
 };
 use serde_json::Value;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 #[test]
 fn hashes() {
@@ -187,8 +187,12 @@ fn remove_totals(flowset: &mut [u8]) {
     flowset[12] = 0;
     flowset[80..104].fill(0);
     let checked = u16::from_le_bytes([flowset[10], flowset[11]]) as usize - 8;
-    let checksum = xxh3_64(&flowset[..checked]).to_le_bytes();
-    flowset[checked..checked + 8].copy_from_slice(&checksum);
+    let checksum = xxh3_64(&flowset[..checked]);
+    flowset[checked..checked + 8].copy_from_slice(&checksum.to_le_bytes());
+    let (payload, payload_checksum) = flowset[checked + 8..]
+        .split_last_chunk_mut()
+        .expect("a flowset ends with a checksum");
+    *payload_checksum = xxh3_64_with_seed(payload, checksum).to_le_bytes();
 }
 
 /// A row of a `.flows.csv`.

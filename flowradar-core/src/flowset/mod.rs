@@ -19,6 +19,8 @@ pub use read::{Flowset, FlowsetError, FlowsetErrorKind};
 pub(crate) use write::write_flowset;
 pub use write::{SwitchCell, WriteFlowsetError, flowset_of_switch};
 
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
 use crate::key::KeyKind;
 use crate::layout::Layout;
 
@@ -235,6 +237,16 @@ impl Sections {
             total_bytes: checksum.checked_add(CHECKSUM_BYTES)?,
         })
     }
+}
+
+/// The checksum of filter and columns. The header's checksum, which stands just before them, is its
+/// seed, so that they fit no other header.
+fn payload_checksum(flowset: &[u8], sections: &Sections) -> u64 {
+    let (header, payload) = flowset[..sections.checksum].split_at(sections.header_bytes);
+    let seed = header
+        .last_chunk()
+        .expect("a header ends with its checksum");
+    xxh3_64_with_seed(payload, u64::from_le_bytes(*seed))
 }
 
 /// Bytes that a field of this many bits takes in a flowset.

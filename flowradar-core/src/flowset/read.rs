@@ -7,6 +7,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{
     CHECKSUM_BYTES, Epoch, FILTER_BLOCKED, FILTER_PARTITIONED, FLAG_TOTALS, FORMAT_VERSION,
     FlowsetHeader, MAGIC, Sections, SwitchName, SwitchNameError, Totals, field, field_bytes,
+    payload_checksum,
 };
 use crate::filter::FilterView;
 use crate::hash::HashFamilyId;
@@ -246,7 +247,7 @@ fn check(bytes: &[u8]) -> Result<(FlowsetHeader, Sections), FlowsetError> {
     if (bytes.len() as u64) < needed {
         return Err(cut_off(bytes.len(), needed));
     }
-    let computed = xxh3_64(&bytes[sections.header_bytes..sections.checksum]);
+    let computed = payload_checksum(bytes, &sections);
     let stated = u64_at(bytes, sections.checksum..sections.total_bytes);
     if computed != stated {
         return Err(FlowsetError {

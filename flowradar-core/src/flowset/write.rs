@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     CHECKSUM_BYTES, FILTER_BLOCKED, FILTER_PARTITIONED, FLAG_TOTALS, FORMAT_VERSION, FlowsetHeader,
-    MAGIC, Sections, field, field_bytes,
+    MAGIC, Sections, field, field_bytes, payload_checksum,
 };
 use crate::encoder::Cell;
 use crate::key::{FlowKey, KeyKind};
@@ -195,7 +195,7 @@ fn write_contents<K: FlowKey, C: CellContents<K>>(
             cell.byte_count().min(widths.byte_count_saturated())
         });
     }
-    let checksum = xxh3_64(&out[sections.header_bytes..sections.checksum]);
+    let checksum = payload_checksum(&out, &sections);
     out[sections.checksum..].copy_from_slice(&checksum.to_le_bytes());
     out
 }

@@ -6,7 +6,7 @@ use flowradar_core::decode::{cells_of, single_decode};
 use flowradar_core::{
     Counter, CounterStatus, FlowKey, FlowKeyV4, FlowKeyV6, Flowset, KeyKind, decode::SingleDecode,
 };
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Writes the checksums that belong to the bytes, as far as they have the lengths for it.
 pub(crate) fn fix_checksums(flowset: &mut [u8]) {
@@ -18,11 +18,15 @@ pub(crate) fn fix_checksums(flowset: &mut [u8]) {
     if length < header_bytes + 8 {
         return;
     }
+    let mut seed = 0;
     for section in [0..header_bytes, header_bytes..length] {
         let (bytes, checksum) = flowset[section]
             .split_last_chunk_mut::<8>()
             .expect("both sections have eight bytes or more");
-        *checksum = xxh3_64(bytes).to_le_bytes();
+        let computed = xxh3_64_with_seed(bytes, seed);
+        *checksum = computed.to_le_bytes();
+        // The header's checksum is the payload's seed.
+        seed = computed;
     }
 }
 

@@ -326,15 +326,16 @@ class Switch:
             + head
             + name
         )
-        return header + checksum(header) + payload + checksum(payload)
+        sealed = header + checksum(header)
+        return sealed + payload + checksum(payload, int.from_bytes(sealed[-8:], "little"))
 
 
 def padded(data):
     return data + b"\0" * (-len(data) % 8)
 
 
-def checksum(data):
-    return xxhash.xxh3_64_intdigest(data).to_bytes(8, "little")
+def checksum(data, seed=0):
+    return xxhash.xxh3_64_intdigest(data, seed).to_bytes(8, "little")
 
 
 # ---------------------------------------------------------------------------------------------------
