@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hint::black_box;
+use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use flowradar_core::decode::single_decode;
@@ -9,7 +10,7 @@ use flowradar_core::flowset::Epoch;
 use flowradar_core::hash::{HashFamilyId, Xxh3};
 use flowradar_core::layout::{CellWidths, Coupling, FilterLayout, Layout, TableLayout};
 use flowradar_core::plan::{CouplingChoice, PlanRequest};
-use flowradar_core::{Encoder, FlowKeyV4, Flowset, Packet};
+use flowradar_core::{Encoder, FlowKey, FlowKeyV4, Flowset, Packet};
 use flowradar_sim::{Faults, Simulation, Topology, Truth};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -43,8 +44,11 @@ pub(crate) struct BenchReport {
     encode_mpps: f64,
     /// Millions of packets a second, packets handed over in batches.
     encode_batch_mpps: f64,
-    /// Millions of packets a second counted in a hash map of the standard library.
+    /// Millions of packets a second counted in a hash map of the standard library, from 5-tuples to
+    /// packets and bytes.
     hash_map_mpps: f64,
+    /// The same with this project's packed keys, which are twice as fast to hash, and packets only.
+    hash_map_packed_mpps: f64,
     /// Median over rounds of the ratio of the two within a round.
     encode_batch_per_hash_map: f64,
     single_decode_100k_ms: f64,
@@ -61,6 +65,7 @@ struct Medians {
     encode_mpps: f64,
     encode_batch_mpps: f64,
     hash_map_mpps: f64,
+    hash_map_packed_mpps: f64,
     single_decode_100k_ms: f64,
 }
 
@@ -107,12 +112,16 @@ pub(crate) fn run(settings: &BenchSettings) -> Result<BenchReport, CommandError>
 
     let mut alone = encoder(layout);
     let mut batch = encoder(layout);
-    let mut map: HashMap<FlowKeyV4, u64> = HashMap::with_capacity(FLOWS);
-    // All flows are known from here on, to all three.
+    let tuples: Vec<_> = packets.iter().map(tuple_packet).collect();
+    let mut map = HashMap::with_capacity(FLOWS);
+    let mut packed_map = HashMap::with_capacity(FLOWS);
+    // All flows are known from here on, to all four.
     alone.packets(&packets);
     batch.packets(&packets);
-    count(&mut map, &packets);
-    let (mut alone_mpps, mut batch_mpps, mut map_mpps) = (vec![], vec![], vec![]);
+    count_tuples(&mut map, &tuples);
+    count_packed(&mut packed_map, &packets);
+    let (mut alone_mpps, mut batch_mpps) = (vec![], vec![]);
+    let (mut map_mpps, mut packed_map_mpps) = (vec![], vec![]);
     for round in 0..rounds {
         alone_mpps.push(mpps(|| {
             for packet in &packets {
@@ -120,10 +129,11 @@ pub(crate) fn run(settings: &BenchSettings) -> Result<BenchReport, CommandError>
             }
         }));
         batch_mpps.push(mpps(|| batch.packets(black_box(&packets))));
-        map_mpps.push(mpps(|| count(&mut map, black_box(&packets))));
+        map_mpps.push(mpps(|| count_tuples(&mut map, black_box(&tuples))));
+        packed_map_mpps.push(mpps(|| count_packed(&mut packed_map, black_box(&packets))));
         progress.set(round as u64 + 1);
     }
-    black_box((&alone, &batch, &map));
+    black_box((&alone, &batch, &map, &packed_map));
 
     let flowset = flowset_of(&keys, layout);
     let mut decode_ms = vec![];
@@ -166,6 +176,7 @@ pub(crate) fn run(settings: &BenchSettings) -> Result<BenchReport, CommandError>
         encode_mpps: most(&alone_mpps),
         encode_batch_mpps: most(&batch_mpps),
         hash_map_mpps: most(&map_mpps),
+        hash_map_packed_mpps: most(&packed_map_mpps),
         encode_batch_per_hash_map: median(ratios),
         single_decode_100k_ms: decode_ms.iter().copied().fold(f64::INFINITY, f64::min),
         net_decode_s: net_decode.last().map_or(f64::NAN, |row| row.seconds),
@@ -173,6 +184,7 @@ pub(crate) fn run(settings: &BenchSettings) -> Result<BenchReport, CommandError>
             encode_mpps: median(alone_mpps),
             encode_batch_mpps: median(batch_mpps),
             hash_map_mpps: median(map_mpps),
+            hash_map_packed_mpps: median(packed_map_mpps),
             single_decode_100k_ms: median(decode_ms),
         },
         net_decode,
@@ -219,6 +231,12 @@ impl BenchReport {
                 "exact count, std HashMap",
                 self.hash_map_mpps,
                 self.medians.hash_map_mpps,
+                "Mpps",
+            ),
+            (
+                "  packed keys, no bytes",
+                self.hash_map_packed_mpps,
+                self.medians.hash_map_packed_mpps,
                 "Mpps",
             ),
             (
@@ -317,7 +335,38 @@ fn encoder(layout: Layout) -> Encoder<FlowKeyV4, Xxh3> {
     Encoder::new(name, layout, Epoch::number(0)).expect("the layout is for this hash family")
 }
 
-fn count(map: &mut HashMap<FlowKeyV4, u64>, packets: &[Packet<FlowKeyV4>]) {
+/// A flow key as a program would write it down that has nothing to do with this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Tuple {
+    src: Ipv4Addr,
+    dst: Ipv4Addr,
+    src_port: u16,
+    dst_port: u16,
+    protocol: u8,
+}
+
+fn tuple_packet(packet: &Packet<FlowKeyV4>) -> (Tuple, u32) {
+    let key = &packet.key;
+    let tuple = Tuple {
+        src: key.src_v4(),
+        dst: key.dst_v4(),
+        src_port: key.src_port(),
+        dst_port: key.dst_port(),
+        protocol: key.protocol(),
+    };
+    (tuple, packet.ip_bytes)
+}
+
+/// Counts what the encoder counts: packets and bytes.
+fn count_tuples(map: &mut HashMap<Tuple, (u64, u64)>, packets: &[(Tuple, u32)]) {
+    for (tuple, ip_bytes) in packets {
+        let (packets, bytes) = map.entry(*tuple).or_default();
+        *packets += 1;
+        *bytes += u64::from(*ip_bytes);
+    }
+}
+
+fn count_packed(map: &mut HashMap<FlowKeyV4, u64>, packets: &[Packet<FlowKeyV4>]) {
     for packet in packets {
         *map.entry(packet.key).or_default() += 1;
     }
