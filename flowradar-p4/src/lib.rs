@@ -8,8 +8,12 @@
 //! - [`config`]: the generated header that ties a P4 program to a layout.
 //! - [`epoch`]: when epochs end, sans I/O.
 //! - [`topology`]: switches and their tables, in a file.
+//! - [`reader`]: getting flowsets out of a switch.
+//! - [`agent`]: keeps switches running the program, and ships their flowsets.
 //! - [`drain`]: reading encoded flowsets out of a switch by packets, sans I/O.
 
+#[cfg(feature = "client")]
+pub mod agent;
 pub mod bytestring;
 #[cfg(feature = "client")]
 pub mod client;
@@ -21,6 +25,8 @@ pub mod p4info;
 pub mod packet;
 pub mod pipeline;
 pub mod proto;
+#[cfg(feature = "client")]
+pub mod reader;
 pub mod topology;
 
 pub use bytestring::{Bytestring, BytestringError};

@@ -126,6 +126,7 @@ impl Display for Status {
             7 => "no such bank, table, section or chunk",
             8 => "the epoch is not newer than the active one",
             9 => "the bank does not fit the epoch: packets are stamped with the epoch's lowest bit",
+            10 => "the request has no room for the rows",
             number => return write!(f, "status {number}"),
         };
         f.pad(meaning)
@@ -151,12 +152,14 @@ pub struct Request {
     pub(crate) bank: Bank,
     /// `read` and `clear` only.
     pub(crate) chunk: Option<Chunk>,
+    /// `read` only: bytes of the rows, for which the request brings room.
+    pub(crate) room_bytes: usize,
 }
 
 impl Request {
     /// The frame, from its Ethernet header on.
     pub fn to_frame(&self) -> Vec<u8> {
-        let mut frame = vec![0; ETHERNET_BYTES + HEADER_BYTES];
+        let mut frame = vec![0; ETHERNET_BYTES + HEADER_BYTES + self.room_bytes];
         frame[12..14].copy_from_slice(&ETHER_TYPE.to_be_bytes());
         let header = &mut frame[ETHERNET_BYTES..];
         header[0..2].copy_from_slice(&MAGIC.to_be_bytes());

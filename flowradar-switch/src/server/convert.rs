@@ -245,9 +245,8 @@ pub(super) fn check_program(info: &P4Info, pipeline: &Pipeline) -> Result<(), St
     }
     for set in info.value_sets() {
         let name = &set.preamble.name;
-        pipeline
-            .value_set(name)
-            .map_err(|error| error.to_string())?;
+        let members = pipeline.value_set(name);
+        members.map(|_| ()).map_err(|error| error.to_string())?;
     }
     Ok(())
 }

@@ -485,7 +485,7 @@ impl<'a> Source<'a> {
         let sets: Vec<&ValueSet> = chosen(self.info.value_sets(), message.value_set_id)?;
         for set in sets {
             let name = set.preamble.name.as_str();
-            let members = self.pipeline.value_set(name)?.iter();
+            let members = self.pipeline.value_set(name)?;
             let entity = Entity::ValueSet(ValueSetEntry {
                 value_set: name.into(),
                 members: members

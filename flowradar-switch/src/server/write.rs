@@ -388,6 +388,15 @@ impl<'a> Target<'a> {
         only_modify(operation, "a value set")?;
         let set = self.info.value_sets().by_name(&entry.value_set);
         let set = set.map_err(|error| Refusal::not_found(error.to_string()))?;
+        if entry.members.len() as u64 > set.size {
+            let message = format!(
+                "value set `{}` may hold {} members, not {}",
+                entry.value_set,
+                set.size,
+                entry.members.len()
+            );
+            return Err(Refusal::new(Code::ResourceExhausted, message));
+        }
         let mut seen = HashSet::new();
         let mut members = Vec::with_capacity(entry.members.len());
         for member in &entry.members {
