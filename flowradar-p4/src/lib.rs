@@ -10,6 +10,7 @@
 //! - [`topology`]: switches and their tables, in a file.
 //! - [`reader`]: getting flowsets out of a switch.
 //! - [`agent`]: keeps switches running the program, and ships their flowsets.
+//! - [`program`]: a FlowRadar program, compiled, with its configuration.
 //! - [`drain`]: reading encoded flowsets out of a switch by packets, sans I/O.
 
 #[cfg(feature = "client")]
@@ -24,6 +25,7 @@ pub mod epoch;
 pub mod p4info;
 pub mod packet;
 pub mod pipeline;
+pub mod program;
 pub mod proto;
 #[cfg(feature = "client")]
 pub mod reader;
@@ -32,3 +34,4 @@ pub mod topology;
 pub use bytestring::{Bytestring, BytestringError};
 pub use p4info::{P4Info, P4InfoError};
 pub use pipeline::PipelineConfig;
+pub use program::Program;

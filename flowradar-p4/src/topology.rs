@@ -22,7 +22,8 @@
 //! arguments = { port = 1 }
 //! ```
 //!
-//! Paths are relative to the file. Everything that can be checked without a switch is checked when the
+//! Without `[program]` it is the reference program of this project ([`Program::reference`]), without
+//! `[epoch]` epochs are a second long. Paths are relative to the file. Everything that can be checked without a switch is checked when the
 //! file is read; names of tables and actions when a switch's entities are made
 //! ([`SwitchSpec::entities`]).
 
@@ -42,16 +43,21 @@ use crate::entity::{
 };
 use crate::epoch::{EpochClock, EpochLengthError};
 use crate::p4info::LookupError;
+#[cfg(doc)]
+use crate::program::Program;
 use crate::{Bytestring, BytestringError, P4Info};
 
 /// Larger files are refused.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
+/// How long epochs are if nothing else is said.
+pub const EPOCH_LENGTH: Duration = Duration::from_secs(1);
+
 /// What a topology file says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Topology {
-    /// The compiled program.
-    pub program: ProgramFiles,
+    /// The compiled program; none is the reference program.
+    pub program: Option<ProgramFiles>,
     /// How long epochs are, where a switch does not say otherwise.
     pub epoch: EpochClock,
     /// The switches, in the order of the file.
@@ -180,7 +186,9 @@ pub enum EntitySpecErrorReason {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TopologyFile {
-    program: ProgramSection,
+    #[serde(default)]
+    program: Option<ProgramSection>,
+    #[serde(default)]
     epoch: EpochSection,
     #[serde(default)]
     switch: Vec<SwitchSection>,
@@ -198,6 +206,14 @@ struct ProgramSection {
 #[serde(deny_unknown_fields)]
 struct EpochSection {
     length: DurationText,
+}
+
+impl Default for EpochSection {
+    fn default() -> Self {
+        Self {
+            length: DurationText(EPOCH_LENGTH),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -332,31 +348,56 @@ impl Topology {
         let file: TopologyFile = toml::from_str(text).map_err(|error| TopologyError::Syntax {
             reason: error.to_string(),
         })?;
-        if file.switch.is_empty() {
-            return Err(TopologyError::NoSwitches);
-        }
         let epoch = EpochClock::new(file.epoch.length.0)?;
         let switches = file.switch.into_iter();
         let switches = switches.map(|section| section.into_spec(epoch, folder));
         let topology = Self {
-            program: ProgramFiles {
-                json: folder.join(file.program.json),
-                p4info: folder.join(file.program.p4info),
-                header: folder.join(file.program.header),
-            },
+            program: file.program.map(|program| ProgramFiles {
+                json: folder.join(program.json),
+                p4info: folder.join(program.p4info),
+                header: folder.join(program.header),
+            }),
             epoch,
             switches: switches.collect::<Result<_, _>>()?,
         };
+        topology.check()?;
+        Ok(topology)
+    }
+}
+
+impl Topology {
+    /// Switches without tables that run the reference program.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or two have one name or one address.
+    pub fn of_switches(
+        epoch: EpochClock,
+        switches: Vec<SwitchSpec>,
+    ) -> Result<Self, TopologyError> {
+        let topology = Self {
+            program: None,
+            epoch,
+            switches,
+        };
+        topology.check()?;
+        Ok(topology)
+    }
+
+    fn check(&self) -> Result<(), TopologyError> {
+        if self.switches.is_empty() {
+            return Err(TopologyError::NoSwitches);
+        }
         let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
-        for switch in &topology.switches {
-            if !names.insert(&switch.name) || !addresses.insert((&switch.address, switch.device_id))
-            {
+        for switch in &self.switches {
+            let is_new = names.insert(&switch.name);
+            if !is_new || !addresses.insert((&switch.address, switch.device_id)) {
                 return Err(TopologyError::Duplicate {
                     name: switch.name.clone(),
                 });
             }
         }
-        Ok(topology)
+        Ok(())
     }
 }
 
@@ -605,7 +646,8 @@ mod tests {
     #[test]
     fn paths_are_relative_to_the_file() {
         let topology = parse("[[switch]]\nname = 's1'\naddress = 'localhost:9559'").expect("good");
-        assert_eq!(topology.program.json, Path::new("/nets/one/a.json"));
+        let program = topology.program.expect("the file names one");
+        assert_eq!(program.json, Path::new("/nets/one/a.json"));
         let switch = &topology.switches[0];
         assert_eq!(switch.device_id, 1);
         assert_eq!(switch.epoch.length(), Duration::from_millis(500));

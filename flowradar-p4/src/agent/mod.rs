@@ -18,7 +18,7 @@ use flowradar_core::KeyKind;
 use flowradar_core::flowset::SwitchName;
 
 pub use sink::{Delivery, DirectorySink, FlowsetSink, TcpSink};
-pub use switch::{AgentOptions, ReaderKind, SwitchAgent};
+pub use switch::{AgentError, AgentOptions, ReaderKind, SwitchAgent};
 
 use crate::client::{PipelineOutcome, ReconcileSummary};
 

@@ -32,8 +32,12 @@ pub struct AgentOptions {
     pub reader: ReaderKind,
     /// What seeds of epochs are derived from; switches and epochs get different ones.
     pub seed: u64,
-    /// Stops after this many epochs; none goes on.
+    /// Stops after it has ended and drained this many epochs; none goes on.
     pub epochs_max: Option<u64>,
+    /// Gives up after this many failures in a row; none goes on.
+    pub failures_max: Option<u32>,
+    /// Whether to wait while another controller is primary, instead of failing.
+    pub waits_as_standby: bool,
 }
 
 /// How flowsets are read.
@@ -58,7 +62,18 @@ pub struct SwitchAgent<S> {
     options: AgentOptions,
     sink: Option<S>,
     events: mpsc::Sender<AgentEvent>,
+    epochs_ended: u64,
     epochs_drained: u64,
+}
+
+/// Why an agent has given up.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct AgentError {
+    /// The switch.
+    pub switch: SwitchName,
+    /// What went wrong last.
+    pub reason: String,
 }
 
 /// Why a session of the agent ended.
@@ -90,6 +105,8 @@ impl Default for AgentOptions {
             reader: ReaderKind::default(),
             seed: 1,
             epochs_max: None,
+            failures_max: None,
+            waits_as_standby: true,
         }
     }
 }
@@ -122,24 +139,38 @@ impl<S: FlowsetSink + 'static> SwitchAgent<S> {
             options,
             sink: Some(sink),
             events,
+            epochs_ended: 0,
             epochs_drained: 0,
         }
     }
 
     /// Looks after the switch until the future is dropped, or as many epochs are drained as were asked for.
-    pub async fn run(mut self) {
+    ///
+    /// # Errors
+    ///
+    /// If it failed as often in a row as it may.
+    pub async fn run(mut self) -> Result<(), AgentError> {
         let seed = self.options.seed ^ name_hash(&self.name);
         let mut backoff = Backoff::new(self.options.backoff, seed);
+        let mut failures = 0;
         loop {
             let before = self.epochs_drained;
             let Err(interruption) = self.run_session().await else {
-                return;
+                return Ok(());
             };
             if self.epochs_drained > before {
                 backoff.succeed();
+                failures = 0;
+            }
+            failures += 1;
+            let error = interruption.to_string();
+            if self.options.failures_max.is_some_and(|max| failures >= max) {
+                return Err(AgentError {
+                    switch: self.name,
+                    reason: error,
+                });
             }
             let retry_in = backoff.fail();
-            let error = interruption.to_string();
             self.tell(AgentEventKind::Failed { error, retry_in }).await;
             tokio::time::sleep(retry_in).await;
         }
@@ -157,7 +188,7 @@ impl<S: FlowsetSink + 'static> SwitchAgent<S> {
         while self
             .options
             .epochs_max
-            .is_none_or(|max| self.epochs_drained < max)
+            .is_none_or(|max| self.epochs_ended < max)
         {
             if session.standing() != Standing::Primary {
                 session.check_primary()?;
@@ -179,6 +210,7 @@ impl<S: FlowsetSink + 'static> SwitchAgent<S> {
                         .drain(&mut session, &mut reader, &state, ended, merged)
                         .await?;
                     schedule.drained();
+                    self.epochs_ended += 1;
                 }
             }
         }
@@ -200,6 +232,9 @@ impl<S: FlowsetSink + 'static> SwitchAgent<S> {
                     has_primary: false, ..
                 } => session.take_over().await?,
                 Standing::Backup { highest, .. } => {
+                    if !self.options.waits_as_standby {
+                        session.check_primary()?;
+                    }
                     if !is_told {
                         self.tell(AgentEventKind::Standby { highest }).await;
                         is_told = true;

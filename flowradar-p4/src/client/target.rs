@@ -1,10 +1,14 @@
 //! Which switch, and how to talk to it.
 
+use std::fs;
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use super::{ClientError, ClientErrorReason};
+use crate::topology::SwitchSpec;
 
 /// The largest list of headers that is taken: errors of a batch of updates come in it.
 const HEADER_LIST_MAX_BYTES: u32 = 1 << 20;
@@ -63,6 +67,39 @@ impl SwitchTarget {
             device_id: 1,
             tls: None,
         }
+    }
+
+    /// The switch that a topology file describes; reads the files that its TLS needs.
+    ///
+    /// # Errors
+    ///
+    /// If one of them cannot be read.
+    pub fn from_spec(spec: &SwitchSpec) -> io::Result<Self> {
+        let read = |path: &Path| {
+            fs::read(path).map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("cannot read {}: {error}", path.display()),
+                )
+            })
+        };
+        let tls = match &spec.tls {
+            Some(files) => Some(TlsOptions {
+                ca_certificate_pem: read(&files.ca)?,
+                server_name: files.server_name.clone(),
+                client_identity_pem: match (&files.certificate, &files.key) {
+                    (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
+                    _ => None,
+                },
+            }),
+            None => None,
+        };
+        Ok(Self {
+            name: spec.name.to_string(),
+            address: spec.address.clone(),
+            device_id: spec.device_id,
+            tls,
+        })
     }
 
     pub(super) fn error(&self, reason: impl Into<ClientErrorReason>) -> ClientError {
