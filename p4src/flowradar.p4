@@ -3,9 +3,9 @@
 // What to do (docs/p4.md has it step by step):
 //   1. Generate flowradar_config.p4 for your number of flows: `flowradar p4 config`.
 //   2. Put flowradar_headers_t into your headers, flowradar_packet_t into your metadata.
-//   3. Parse frames with EtherType FLOWRADAR_ETHER_TYPE from the CPU port into headers.drain; fill in
-//      flowradar_packet_t for all others (flowradar_parser.p4 does it, by the rules that
-//      flowradar_core::packet has too).
+//   3. Parse what follows EtherType FLOWRADAR_ETHER_TYPE in frames from the CPU port with
+//      FlowRadarDrainParser; fill in flowradar_packet_t for all other frames (flowradar_parser.p4 does
+//      it, by the rules that flowradar_core::packet has too).
 //   4. Apply FlowRadar() once to every packet. If headers.drain is valid afterwards, send the packet to
 //      the CPU port: it is an answer. Emit the headers behind Ethernet.
 //
@@ -43,6 +43,7 @@
 #define FLOWRADAR_NO_SUCH_PLACE 8w7
 #define FLOWRADAR_EPOCH_NOT_NEWER 8w8
 #define FLOWRADAR_EPOCH_PARITY 8w9
+#define FLOWRADAR_NO_ROOM 8w10
 
 #define FLOWRADAR_CLEAN 8w0
 #define FLOWRADAR_SEALED 8w1
@@ -240,6 +241,62 @@ struct flowradar_headers_t {
     active_bank.read(active, 0); \
     bank = (bit<32>)active;
 #endif
+
+// A request of the controller. One that reads brings room for the rows: bmv2 lets a packet grow by 512
+// bytes at most.
+parser FlowRadarDrainParser(packet_in packet, out flowradar_headers_t headers) {
+    state start {
+        transition select(packet.lookahead<bit<24>>()) {
+            FLOWRADAR_MAGIC ++ FLOWRADAR_VERSION: drain_header;
+            default: accept;
+        }
+    }
+
+    state drain_header {
+        packet.extract(headers.drain);
+        transition select(
+            headers.drain.operation, headers.drain.table_kind, headers.drain.section
+        ) {
+#if FLOWRADAR_V4
+            (FLOWRADAR_READ, FLOWRADAR_KIND_V4, FLOWRADAR_SECTION_FILTER): v4_filter;
+            (FLOWRADAR_READ, FLOWRADAR_KIND_V4, FLOWRADAR_SECTION_CELLS): v4_cells;
+#endif
+#if FLOWRADAR_V6
+            (FLOWRADAR_READ, FLOWRADAR_KIND_V6, FLOWRADAR_SECTION_FILTER): v6_filter;
+            (FLOWRADAR_READ, FLOWRADAR_KIND_V6, FLOWRADAR_SECTION_CELLS): v6_cells;
+#endif
+            default: accept;
+        }
+    }
+
+#if FLOWRADAR_V4
+#define FLOWRADAR_EXTRACT_V4_FILTER(r) packet.extract(headers.v4_filter.next);
+#define FLOWRADAR_EXTRACT_V4_CELLS(r) packet.extract(headers.v4_cells.next);
+    state v4_filter {
+        FLOWRADAR_REPEAT(FLOWRADAR_V4_FILTER_CHUNK_ROWS, FLOWRADAR_EXTRACT_V4_FILTER)
+        transition accept;
+    }
+
+    state v4_cells {
+        FLOWRADAR_REPEAT(FLOWRADAR_V4_CELL_CHUNK_ROWS, FLOWRADAR_EXTRACT_V4_CELLS)
+        transition accept;
+    }
+#endif
+
+#if FLOWRADAR_V6
+#define FLOWRADAR_EXTRACT_V6_FILTER(r) packet.extract(headers.v6_filter.next);
+#define FLOWRADAR_EXTRACT_V6_CELLS(r) packet.extract(headers.v6_cells.next);
+    state v6_filter {
+        FLOWRADAR_REPEAT(FLOWRADAR_V6_FILTER_CHUNK_ROWS, FLOWRADAR_EXTRACT_V6_FILTER)
+        transition accept;
+    }
+
+    state v6_cells {
+        FLOWRADAR_REPEAT(FLOWRADAR_V6_CELL_CHUNK_ROWS, FLOWRADAR_EXTRACT_V6_CELLS)
+        transition accept;
+    }
+#endif
+}
 
 control FlowRadar(inout flowradar_headers_t headers, inout flowradar_packet_t packet) {
     // Registers that are zero after loading must mean the compiled defaults: seeds are kept XORed
@@ -468,21 +525,37 @@ control FlowRadar(inout flowradar_headers_t headers, inout flowradar_packet_t pa
                     } else if (headers.drain.table_kind == FLOWRADAR_KIND_V4
                         && headers.drain.section == FLOWRADAR_SECTION_CELLS
                         && headers.drain.chunk < FLOWRADAR_V4_CELL_CHUNKS) {
-                        v4_read_cells();
+                        if (headers.v4_cells[FLOWRADAR_V4_CELL_CHUNK_ROWS - 1].isValid()) {
+                            v4_read_cells();
+                        } else {
+                            answer(FLOWRADAR_NO_ROOM);
+                        }
                     } else if (headers.drain.table_kind == FLOWRADAR_KIND_V4
                         && headers.drain.section == FLOWRADAR_SECTION_FILTER
                         && headers.drain.chunk < FLOWRADAR_V4_FILTER_CHUNKS) {
-                        v4_read_filter();
+                        if (headers.v4_filter[FLOWRADAR_V4_FILTER_CHUNK_ROWS - 1].isValid()) {
+                            v4_read_filter();
+                        } else {
+                            answer(FLOWRADAR_NO_ROOM);
+                        }
 #endif
 #if FLOWRADAR_V6
                     } else if (headers.drain.table_kind == FLOWRADAR_KIND_V6
                         && headers.drain.section == FLOWRADAR_SECTION_CELLS
                         && headers.drain.chunk < FLOWRADAR_V6_CELL_CHUNKS) {
-                        v6_read_cells();
+                        if (headers.v6_cells[FLOWRADAR_V6_CELL_CHUNK_ROWS - 1].isValid()) {
+                            v6_read_cells();
+                        } else {
+                            answer(FLOWRADAR_NO_ROOM);
+                        }
                     } else if (headers.drain.table_kind == FLOWRADAR_KIND_V6
                         && headers.drain.section == FLOWRADAR_SECTION_FILTER
                         && headers.drain.chunk < FLOWRADAR_V6_FILTER_CHUNKS) {
-                        v6_read_filter();
+                        if (headers.v6_filter[FLOWRADAR_V6_FILTER_CHUNK_ROWS - 1].isValid()) {
+                            v6_read_filter();
+                        } else {
+                            answer(FLOWRADAR_NO_ROOM);
+                        }
 #endif
                     } else {
                         answer(FLOWRADAR_NO_SUCH_PLACE);

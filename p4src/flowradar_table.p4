@@ -233,7 +233,6 @@ action FR_NAME(encode)() {
 
 #define FR_CELL_ROW_READ(r) \
     bit<32> row_##r = first_row + r; \
-    headers.FR_NAME(cells)[r].setValid(); \
     FLOWRADAR_REPEAT_IN(FR_HASHES, FR_CELL_READ, r)
 #define FR_CELL_ROW_CLEAR(r) \
     bit<32> row_##r = first_row + r; \
@@ -244,7 +243,6 @@ action FR_NAME(encode)() {
 #define FR_FILTER_CLEAR(r, j) FR_NAME(filter_##j).write(row_##r, 0);
 #define FR_FILTER_ROW_READ(r) \
     bit<32> row_##r = first_row + r; \
-    headers.FR_NAME(filter)[r].setValid(); \
     FLOWRADAR_REPEAT_IN(FR_FILTER_ARRAYS, FR_FILTER_READ, r)
 #define FR_FILTER_ROW_CLEAR(r) \
     bit<32> row_##r = first_row + r; \

@@ -64,6 +64,7 @@ parser SwitchParser(
     inout standard_metadata_t standard_metadata
 ) {
     FlowRadarParser() frame;
+    FlowRadarDrainParser() drain;
 
     state start {
         transition select(standard_metadata.ingress_port) {
@@ -76,21 +77,14 @@ parser SwitchParser(
         packet.extract(headers.packet_out);
         // EtherType of the frame.
         transition select(packet.lookahead<bit<112>>()[15:0]) {
-            FLOWRADAR_ETHER_TYPE: drain;
+            FLOWRADAR_ETHER_TYPE: drain_request;
             default: accept;
         }
     }
 
-    state drain {
+    state drain_request {
         packet.extract(headers.frame.ethernet);
-        transition select(packet.lookahead<bit<24>>()) {
-            FLOWRADAR_MAGIC ++ FLOWRADAR_VERSION: drain_header;
-            default: accept;
-        }
-    }
-
-    state drain_header {
-        packet.extract(headers.flowradar.drain);
+        drain.apply(packet, headers.flowradar);
         transition accept;
     }
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::exchange::Exchange;
-use super::wire::{Bank, BankCondition, Chunk, SwitchState};
+use super::wire::{Bank, BankCondition, Chunk, Request, SwitchState};
 use super::{DrainError, DrainTiming, ExchangeCounters, Operation, Step, Task};
-use crate::config::{ProgramConfig, Section};
+use crate::config::ProgramConfig;
 
 /// Clears a bank and releases it, so that it may become active again.
 ///
@@ -54,17 +54,12 @@ impl BankCleaner {
         }
         let epoch = state.bank(bank).epoch;
         let mut exchange = Exchange::new(program.fingerprint(), timing);
-        for table in program.tables() {
-            for section in [Section::Filter, Section::Cells] {
-                for number in 0..table.chunks(section) {
-                    let chunk = Chunk {
-                        key: table.key(),
-                        section,
-                        number,
-                    };
-                    exchange.ask(Operation::Clear, bank, epoch, 0, Some(chunk));
-                }
-            }
+        for (chunk, _) in Chunk::all(program) {
+            exchange.ask(Request {
+                epoch,
+                chunk: Some(chunk),
+                ..Request::new(Operation::Clear, bank)
+            });
         }
         Ok(Self {
             exchange,
@@ -92,14 +87,16 @@ impl Task for BankCleaner {
         if matches!(self.phase, Phase::Done(_) | Phase::Failed(_)) {
             return Ok(());
         }
-        match self.exchange.take(frame, |_| 0) {
+        match self.exchange.take(frame) {
             Ok(None) => Ok(()),
             Ok(Some((_, reply))) => {
                 if let Some(state) = reply.state() {
                     self.phase = Phase::Done(state);
                 } else if self.exchange.is_idle() {
-                    self.exchange
-                        .ask(Operation::Release, self.bank, self.epoch, 0, None);
+                    self.exchange.ask(Request {
+                        epoch: self.epoch,
+                        ..Request::new(Operation::Release, self.bank)
+                    });
                     self.phase = Phase::Releasing;
                 }
                 Ok(())

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::exchange::Exchange;
-use super::wire::SwitchState;
+use super::wire::{Request, SwitchState};
 use super::{Bank, DrainError, DrainTiming, ExchangeCounters, Operation, Step, Task};
 use crate::config::ProgramConfig;
 
@@ -43,7 +43,11 @@ impl Control {
         seed: u64,
     ) -> Self {
         let mut exchange = Exchange::new(program.fingerprint(), timing);
-        exchange.ask(operation, bank, epoch, seed, None);
+        exchange.ask(Request {
+            epoch,
+            seed,
+            ..Request::new(operation, bank)
+        });
         Self {
             exchange,
             outcome: None,
@@ -72,7 +76,7 @@ impl Task for Control {
         if self.outcome.is_some() {
             return Ok(());
         }
-        match self.exchange.take(frame, |_| 0) {
+        match self.exchange.take(frame) {
             Ok(None) => Ok(()),
             Ok(Some((_, reply))) => {
                 self.outcome = reply.state().map(Ok);

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::wire::{Chunk, Reply, Request, Status};
-use super::{Bank, DrainError, DrainTiming, Operation, Step};
+use super::wire::{Reply, Request, Status};
+use super::{DrainError, DrainTiming, Step};
 use crate::config::Fingerprint;
 
 /// What has gone over the wire.
@@ -56,25 +56,14 @@ impl Exchange {
         self.counters
     }
 
-    /// Asks for something, when its turn comes.
-    pub(super) fn ask(
-        &mut self,
-        operation: Operation,
-        bank: Bank,
-        epoch: u64,
-        seed: u64,
-        chunk: Option<Chunk>,
-    ) {
+    /// Asks for something, when its turn comes. Tag and fingerprint are filled in here.
+    pub(super) fn ask(&mut self, request: Request) {
         let tag = self.next_tag;
         self.next_tag = tag.wrapping_add(1);
         self.waiting.push_back(Request {
-            operation,
             tag,
             fingerprint: self.fingerprint,
-            epoch,
-            seed,
-            bank,
-            chunk,
+            ..request
         });
     }
 
@@ -126,12 +115,10 @@ impl Exchange {
         Ok(Step::Wait(until.unwrap_or(now)))
     }
 
-    /// The request that a frame answers, and the answer, if it needs `body_bytes` for such a request
-    /// and has them. A request is answered once.
+    /// The request that a frame answers, and the answer, if it is whole. A request is answered once.
     pub(super) fn take<'a>(
         &mut self,
         frame: &'a [u8],
-        body_bytes: impl Fn(&Request) -> usize,
     ) -> Result<Option<(Request, Reply<'a>)>, DrainError> {
         let Ok(reply) = Reply::parse(frame) else {
             self.counters.malformed += 1;
@@ -146,7 +133,7 @@ impl Exchange {
             self.counters.ignored += 1;
             return Ok(None);
         };
-        if reply.status == Status::DONE && reply.body().len() < body_bytes(&request) {
+        if reply.status == Status::DONE && reply.body().len() < request.room_bytes {
             self.counters.malformed += 1;
             return Ok(None);
         }

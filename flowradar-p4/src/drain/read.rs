@@ -9,12 +9,10 @@ use super::bank::TableRows;
 use super::exchange::Exchange;
 use super::wire::{Bank, BankCondition, BankState, Chunk, Reply, Request, SwitchState};
 use super::{DrainError, DrainTiming, ExchangeCounters, Operation, Step, Task};
-use crate::config::{ProgramConfig, Section};
+use crate::config::ProgramConfig;
 
 /// How often a bank is read before giving up on packets that still arrive in it.
 const ROUNDS_MAX: u32 = 3;
-
-const SECTIONS: [Section; 2] = [Section::Filter, Section::Cells];
 
 /// What to read, and what the flowsets are to say of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,27 +114,17 @@ impl BankReader {
 
     fn ask_state(&mut self) {
         self.exchange
-            .ask(Operation::Query, self.plan.bank, 0, 0, None);
+            .ask(Request::new(Operation::Query, self.plan.bank));
     }
 
     fn ask_rows(&mut self) {
-        for table in self.program.tables() {
-            for section in SECTIONS {
-                for number in 0..table.chunks(section) {
-                    let chunk = Chunk {
-                        key: table.key(),
-                        section,
-                        number,
-                    };
-                    self.exchange.ask(
-                        Operation::Read,
-                        self.plan.bank,
-                        self.before.epoch,
-                        0,
-                        Some(chunk),
-                    );
-                }
-            }
+        for (chunk, room_bytes) in Chunk::all(&self.program) {
+            self.exchange.ask(Request {
+                epoch: self.before.epoch,
+                chunk: Some(chunk),
+                room_bytes,
+                ..Request::new(Operation::Read, self.plan.bank)
+            });
         }
     }
 
@@ -261,16 +249,7 @@ impl Task for BankReader {
         if matches!(self.phase, Phase::Done(_) | Phase::Failed(_)) {
             return Ok(());
         }
-        let program = &self.program;
-        let taken = self.exchange.take(frame, |request| {
-            let table = request
-                .chunk
-                .and_then(|chunk| Some((chunk, program.table(chunk.key)?)));
-            table.map_or(0, |(chunk, table)| {
-                table.chunk_rows(chunk.section) as usize * table.row_bytes(chunk.section)
-            })
-        });
-        let outcome = match taken {
+        let outcome = match self.exchange.take(frame) {
             Ok(None) => Ok(()),
             Ok(Some((request, reply))) => self.take(&request, &reply),
             Err(error) => Err(error),

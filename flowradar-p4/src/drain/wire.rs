@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use flowradar_core::KeyKind;
 use flowradar_core::flowset::Totals;
 
-use crate::config::{Fingerprint, REPLY_HEADER_BYTES, Section};
+use crate::config::{Fingerprint, ProgramConfig, REPLY_HEADER_BYTES, Section};
 
 /// EtherType of requests and answers: IEEE 802 local experimental 1.
 pub const ETHER_TYPE: u16 = 0x88B5;
@@ -141,6 +141,28 @@ pub(crate) struct Chunk {
     pub(crate) number: u32,
 }
 
+impl Chunk {
+    /// Every chunk of a program's tables, in order, with the bytes of its rows.
+    pub(crate) fn all(program: &ProgramConfig) -> impl Iterator<Item = (Self, usize)> {
+        program.tables().flat_map(|table| {
+            [Section::Filter, Section::Cells]
+                .into_iter()
+                .flat_map(move |section| {
+                    let bytes = table.chunk_rows(section) as usize * table.row_bytes(section);
+                    (0..table.chunks(section)).map(move |number| {
+                        let key = table.key();
+                        let chunk = Self {
+                            key,
+                            section,
+                            number,
+                        };
+                        (chunk, bytes)
+                    })
+                })
+        })
+    }
+}
+
 /// A request to a switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -157,6 +179,20 @@ pub struct Request {
 }
 
 impl Request {
+    /// A request without epoch, seed and chunk; tag and fingerprint come when it is sent.
+    pub(crate) fn new(operation: Operation, bank: Bank) -> Self {
+        Self {
+            operation,
+            tag: 0,
+            fingerprint: Fingerprint::default(),
+            epoch: 0,
+            seed: 0,
+            bank,
+            chunk: None,
+            room_bytes: 0,
+        }
+    }
+
     /// The frame, from its Ethernet header on.
     pub fn to_frame(&self) -> Vec<u8> {
         let mut frame = vec![0; ETHERNET_BYTES + HEADER_BYTES + self.room_bytes];
