@@ -164,7 +164,7 @@ mod tests {
             prop_assert_eq!(value.bit_length(), 128 - number.leading_zeros());
             let limbs = value.to_limbs(2).expect("128 bits fit two limbs");
             prop_assert_eq!(limbs[0], number as u64);
-            prop_assert_eq!(Value::from_limbs(&limbs), value.clone());
+            prop_assert_eq!(&Value::from_limbs(&limbs), &value);
             prop_assert_eq!(value.to_limbs(1).is_some(), u64::try_from(number).is_ok());
         }
     }

@@ -366,7 +366,7 @@ impl Machine<'_> {
     }
 
     #[inline]
-    fn transition(&mut self, state: u16) -> u16 {
+    fn transition(&self, state: u16) -> u16 {
         let state = &self.program.parser.states[usize::from(state)];
         let next = match &state.cases {
             Cases::Narrow(cases) if cases.is_empty() => None,
@@ -541,7 +541,10 @@ impl Machine<'_> {
                 let stack = &layout.stacks[usize::from(stack)];
                 let next = self.slots[usize::from(stack.next)] as usize;
                 let last = next.checked_sub(1).and_then(|last| stack.headers.get(last));
-                let index = last.or(stack.headers.first()).copied().unwrap_or_default();
+                let index = last
+                    .or_else(|| stack.headers.first())
+                    .copied()
+                    .unwrap_or_default();
                 self.state.counters.stacks_out_of_range += u64::from(last.is_none());
                 let field = &header(index).fields[usize::from(field)];
                 let start = usize::from(field.slot);
@@ -560,7 +563,7 @@ impl Machine<'_> {
             }
             Op::Advance { bits } => {
                 let bits = self.slots[usize::from(bits)];
-                if bits % 8 != 0 {
+                if !bits.is_multiple_of(8) {
                     return Err(program.errors.parser_invalid_argument);
                 }
                 let left = (self.frame.length - self.frame.parsed) as u64;
@@ -937,7 +940,7 @@ impl Machine<'_> {
         let Some(variable) = header.variable else {
             return Ok(());
         };
-        if bits % 8 != 0 {
+        if !bits.is_multiple_of(8) {
             return Err(self.program.errors.parser_invalid_argument);
         }
         let start = self.frame.parsed;

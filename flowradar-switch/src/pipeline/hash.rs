@@ -313,7 +313,7 @@ mod tests {
                 text.push_str(&format!("{value:0width$b}", width = bits as usize));
             }
             writer.finish();
-            while text.len() % 8 != 0 {
+            while !text.len().is_multiple_of(8) {
                 text.push('0');
             }
             let expected: Vec<u8> = text

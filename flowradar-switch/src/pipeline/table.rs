@@ -102,8 +102,16 @@ struct ScanEntry {
     index: u32,
     /// Value and mask of each limb of the key.
     limbs: Box<[(u64, u64)]>,
-    /// First limb, lowest and highest value of fields that are ranges.
-    ranges: Box<[(usize, Box<[u64]>, Box<[u64]>)]>,
+    ranges: Box<[FieldRange]>,
+}
+
+/// A field's range.
+#[derive(Debug)]
+struct FieldRange {
+    /// The first of its limbs in the key.
+    first: usize,
+    low: Box<[u64]>,
+    high: Box<[u64]>,
 }
 
 impl TableState {
@@ -292,7 +300,7 @@ impl Scan {
                 .iter()
                 .zip(key)
                 .all(|((value, mask), limb)| limb & mask == *value)
-                && entry.ranges.iter().all(|(first, low, high)| {
+                && entry.ranges.iter().all(|FieldRange { first, low, high }| {
                     let limbs = key.get(*first..first + low.len()).unwrap_or_default();
                     !is_less(limbs, low) && !is_less(high, limbs)
                 })
@@ -323,7 +331,11 @@ impl Scan {
                 }
                 MatchValue::Range { low, high } => {
                     let limbs = |value: &Value| value.to_limbs(count).unwrap_or_default().into();
-                    ranges.push((first, limbs(low), limbs(high)));
+                    ranges.push(FieldRange {
+                        first,
+                        low: limbs(low),
+                        high: limbs(high),
+                    });
                     (Value::from(0_u64), Value::from(0_u64))
                 }
             };

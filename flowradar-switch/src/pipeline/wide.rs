@@ -117,7 +117,7 @@ pub(super) fn clamp(value: &mut [u64], from_signed: bool, to_signed: bool, bits:
         let below = ones(magnitude.saturating_sub(limb * 64).min(64) as u32);
         word & !below == sign & !below
     });
-    if is_within && !(is_negative && !to_signed) {
+    if is_within && (to_signed || !is_negative) {
         return;
     }
     for (limb, word) in value.iter_mut().enumerate() {

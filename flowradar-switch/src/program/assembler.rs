@@ -1264,7 +1264,7 @@ impl Assembler {
     }
 
     /// The range of an expression, without keeping what computes it.
-    fn range_of(&mut self, scope: Scope<'_>, expression: &Expression) -> Result<Range, LoadError> {
+    fn range_of(&self, scope: Scope<'_>, expression: &Expression) -> Result<Range, LoadError> {
         match expression {
             Expression::Field(field) => Ok(Range::unsigned(field.bits)),
             Expression::Local(index) => Ok(Range::unsigned(scope.arguments[*index].bits)),

@@ -315,7 +315,7 @@ impl<'a> ControlContext<'a> {
         let next = match table
             .next_tables
             .get("__MISS__")
-            .or(table.next_tables.get(&name))
+            .or_else(|| table.next_tables.get(&name))
         {
             Some(next) => next.as_str(),
             None => table.base_default_next.as_deref(),
@@ -741,7 +741,7 @@ fn match_value(place: &str, key: &Key, json: &json::EntryMatch) -> Result<MatchV
         (KeyKind::Valid, _) => MatchValue::Valid(json.key.as_bool().unwrap_or_default()),
         (KeyKind::Lpm, "lpm") => MatchValue::Lpm {
             value: whole()?,
-            prefix_length: json.prefix_length.unwrap_or(u64::from(key.bits)) as u32,
+            prefix_length: json.prefix_length.unwrap_or_else(|| key.bits.into()) as u32,
         },
         (KeyKind::Ternary, "ternary" | "optional") => {
             let mask = match &json.mask {

@@ -312,7 +312,7 @@ impl Layout {
         if bits_so_far > MAX_HEADER_BYTES * 8 {
             return Err(too_large(&place, "bits", bits_so_far, MAX_HEADER_BYTES * 8));
         }
-        if !header.metadata && bits_so_far % 8 != 0 {
+        if !header.metadata && !bits_so_far.is_multiple_of(8) {
             return Err(unsupported(
                 &place,
                 "a header whose length is not a multiple of 8 bits",
@@ -381,7 +381,7 @@ impl Layout {
                 reason: "it has a field of variable length but no max_length".to_owned(),
             });
         };
-        if bits_before % 8 != 0 {
+        if !bits_before.is_multiple_of(8) {
             return Err(unsupported(
                 place,
                 "a field of variable length that does not start a byte",

@@ -427,13 +427,16 @@ impl ParserErrors {
     }
 }
 
+/// Value and mask of a transition, without padding.
+type MaskedValue = (Vec<u64>, Vec<u64>);
+
 /// Value and mask of a transition; `None` if no key can match.
 fn masked(
     scope: Scope<'_>,
     value: &str,
     mask: Option<&str>,
     widths: &[u32],
-) -> Result<Option<(Vec<u64>, Vec<u64>)>, LoadError> {
+) -> Result<Option<MaskedValue>, LoadError> {
     let length = widths.iter().map(|bits| bits.div_ceil(8) as usize).sum();
     let mask = match mask {
         Some(mask) => hex_bytes(scope, mask)?,
@@ -491,7 +494,7 @@ fn hex_bytes(scope: Scope<'_>, text: &str) -> Result<Vec<u8>, LoadError> {
     if Constant::parse(text).is_none() || text.starts_with('-') {
         return Err(wrong());
     }
-    let padded = if digits.len() % 2 == 0 {
+    let padded = if digits.len().is_multiple_of(2) {
         digits.to_owned()
     } else {
         format!("0{digits}")

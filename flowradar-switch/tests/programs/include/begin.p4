@@ -1,0 +1,3 @@
+// What every test program starts with.
+#include <core.p4>
+#include <v1model.p4>
