@@ -235,3 +235,8 @@ pub enum DrainError {
         rounds: u32,
     },
 }
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
