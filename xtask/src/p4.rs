@@ -236,25 +236,8 @@ fn compile_program(
         format!("{}.p4info.txtpb", stem(source)),
     ];
     let [json, p4info] = names.each_ref().map(|name| compiled.join(name));
-    // Relative paths, from the repository: they are written into the output. The pass left out would
-    // put the expression of a hash wherever its variable is used, to be computed there again.
-    let output = Command::new(COMPILER)
-        .current_dir(repository)
-        .args(["--arch", "v1model", "-I", CONFIG_FOLDER])
-        .args(["--excludeMidendPasses", "P4::LocalCopyPropagation"])
-        .arg("--p4runtime-files")
-        .arg(&p4info)
-        .arg("-o")
-        .arg(&json)
-        .arg(source)
-        .output()
-        .map_err(P4Error::Compiler)?;
-    if !output.status.success() {
-        return Err(P4Error::Compile {
-            program: source.to_owned(),
-            output: String::from_utf8_lossy(&output.stderr).into_owned(),
-        });
-    }
+    // A relative path, from the repository: it is written into the output.
+    run_compiler(repository, Path::new(CONFIG_FOLDER), source, &json, &p4info)?;
     let whole: serde_json::Value =
         serde_json::from_slice(&read(&json)?).map_err(|source| P4Error::Json {
             path: json.clone(),
@@ -270,6 +253,40 @@ fn compile_program(
         record.compiled.insert(name, hash_of(&read(&path)?));
     }
     Ok(record)
+}
+
+/// Compiles one program, with a generated header from `config_folder`, as it comes from the compiler.
+///
+/// # Errors
+/// If the compiler is missing or refuses the program.
+pub fn run_compiler(
+    repository: &Path,
+    config_folder: &Path,
+    source: &str,
+    json: &Path,
+    p4info: &Path,
+) -> Result<(), P4Error> {
+    // The pass left out would put the expression of a hash wherever its variable is used, to be
+    // computed there again.
+    let output = Command::new(COMPILER)
+        .current_dir(repository)
+        .args(["--arch", "v1model", "-I"])
+        .arg(config_folder)
+        .args(["--excludeMidendPasses", "P4::LocalCopyPropagation"])
+        .arg("--p4runtime-files")
+        .arg(p4info)
+        .arg("-o")
+        .arg(json)
+        .arg(source)
+        .output()
+        .map_err(P4Error::Compiler)?;
+    if !output.status.success() {
+        return Err(P4Error::Compile {
+            program: source.to_owned(),
+            output: String::from_utf8_lossy(&output.stderr).into_owned(),
+        });
+    }
+    Ok(())
 }
 
 /// The compiler's JSON without what it says of the sources, which is most of it; one line for each
@@ -327,7 +344,7 @@ fn hashes_of_sources(repository: &Path, source: &str) -> Result<BTreeMap<String,
         let text = String::from_utf8_lossy(&bytes);
         for include in text.lines().filter_map(included) {
             let found = [
-                path.parent().unwrap_or(Path::new("")),
+                path.parent().unwrap_or_else(|| Path::new("")),
                 Path::new(CONFIG_FOLDER),
             ]
             .iter()
