@@ -1,44 +1,49 @@
 //! Ports that are pcap files.
 
-use std::borrow::Cow;
 use std::fs::File;
-use std::io::{BufReader, BufWriter};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pcap_file::PcapError as FileError;
-use pcap_file::pcap::{PcapPacket, PcapReader, PcapWriter};
+use pcap_parser::traits::PcapReaderIterator;
+use pcap_parser::{LegacyPcapReader, PcapBlockOwned, PcapError as ParseError};
 use thiserror::Error;
 
 use super::{PortCounters, PortSender};
 
+/// More than the longest frame with its header.
+const READ_BUFFER_BYTES: usize = 1 << 18;
+
+/// LINKTYPE_ETHERNET.
+const ETHERNET: u32 = 1;
+
 /// Why a pcap file cannot be read or written.
 #[derive(Debug, Error)]
 pub enum PcapError {
+    /// The file is not pcap, or ends within a frame.
+    #[error("{}: not a pcap file, or cut off: {reason}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
     /// The file cannot be opened.
     #[error("{}: {source}", path.display())]
     Open {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
-    },
-    /// The file is not pcap, or ends within a packet.
-    #[error("{}: not a pcap file, or cut off: {source}", path.display())]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: FileError,
+        source: io::Error,
     },
 }
 
 /// A port that writes what is sent to a pcap file; a frame that cannot be written is counted as dropped.
 ///
-/// Timestamps are zero: a switch's time is not that of a calendar.
+/// Times are zero: a switch's time is not that of a calendar.
 #[derive(Debug)]
 pub struct PcapSender {
-    writer: PcapWriter<BufWriter<File>>,
+    writer: BufWriter<File>,
     counters: PortCounters,
 }
 
@@ -56,25 +61,45 @@ pub fn read_pcap(
         source,
     })?;
     let path = path.to_owned();
-    let mut reader = PcapReader::new(BufReader::new(file)).map_err(|source| PcapError::Format {
+    let format = move |error: ParseError<&[u8]>| PcapError::Format {
         path: path.clone(),
-        source,
-    })?;
-    let mut has_failed = false;
+        reason: match error {
+            ParseError::HeaderNotRecognized => "no pcap header".to_owned(),
+            ParseError::Incomplete(_) | ParseError::UnexpectedEof => "it ends too early".to_owned(),
+            other => format!("{other:?}"),
+        },
+    };
+    let mut reader = LegacyPcapReader::new(READ_BUFFER_BYTES, file).map_err(&format)?;
+    let mut has_ended = false;
     Ok(std::iter::from_fn(move || {
-        if has_failed {
-            return None;
+        while !has_ended {
+            let (length, frame) = match reader.next() {
+                Ok((length, PcapBlockOwned::Legacy(block))) => {
+                    let seconds = Duration::from_secs(block.ts_sec.into());
+                    let time = seconds + Duration::from_micros(block.ts_usec.into());
+                    (length, Some((time, block.data.to_vec())))
+                }
+                Ok((length, _)) => (length, None),
+                Err(ParseError::Eof) => break,
+                Err(ParseError::Incomplete(_)) => match reader.refill() {
+                    Ok(()) => continue,
+                    Err(error) => {
+                        has_ended = true;
+                        return Some(Err(format(error)));
+                    }
+                },
+                Err(error) => {
+                    has_ended = true;
+                    return Some(Err(format(error)));
+                }
+            };
+            reader.consume(length);
+            if let Some(frame) = frame {
+                return Some(Ok(frame));
+            }
         }
-        let packet = reader.next_packet()?;
-        has_failed = packet.is_err();
-        Some(
-            packet
-                .map(|packet| (packet.timestamp, packet.data.into_owned()))
-                .map_err(|source| PcapError::Format {
-                    path: path.clone(),
-                    source,
-                }),
-        )
+        has_ended = true;
+        None
     }))
 }
 
@@ -85,11 +110,15 @@ impl PcapSender {
     ///
     /// If it cannot be made.
     pub fn create(path: &Path) -> Result<Self, PcapError> {
-        let file = File::create(path).map_err(|source| PcapError::Open {
-            path: path.to_owned(),
-            source,
-        })?;
-        let writer = PcapWriter::new(BufWriter::new(file)).map_err(|source| PcapError::Format {
+        let create = || {
+            let mut writer = BufWriter::new(File::create(path)?);
+            // Magic number (times in microseconds), version 2.4, zone, accuracy, longest frame, link.
+            for word in [0xa1b2_c3d4, 4 << 16 | 2, 0, 0, 65_535, ETHERNET] {
+                writer.write_all(&u32::to_le_bytes(word))?;
+            }
+            Ok(writer)
+        };
+        let writer = create().map_err(|source| PcapError::Open {
             path: path.to_owned(),
             source,
         })?;
@@ -103,18 +132,20 @@ impl PcapSender {
     pub fn counters(&self) -> &PortCounters {
         &self.counters
     }
+
+    fn write(&mut self, frame: &[u8]) -> io::Result<()> {
+        let length = u32::try_from(frame.len()).map_err(io::Error::other)?;
+        for word in [0, 0, length, length] {
+            self.writer.write_all(&word.to_le_bytes())?;
+        }
+        self.writer.write_all(frame)
+    }
 }
 
 impl PortSender for PcapSender {
     fn send(&mut self, frame: &[u8]) {
-        let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-        let packet = PcapPacket {
-            timestamp: Duration::ZERO,
-            orig_len: length,
-            data: Cow::Borrowed(frame),
-        };
-        match self.writer.write_packet(&packet) {
-            Ok(_) => self.counters.count_out(frame.len()),
+        match self.write(frame) {
+            Ok(()) => self.counters.count_out(frame.len()),
             Err(_) => self.counters.count_dropped_out(),
         }
     }
@@ -129,17 +160,28 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("out.pcap");
         let mut sender = PcapSender::create(&path).expect("the folder can be written");
-        let frames: [&[u8]; 3] = [b"first", b"", &[7; 1500]];
-        for frame in frames {
+        let frames: Vec<Vec<u8>> = [5, 0, 1500, 65_535]
+            .iter()
+            .cycle()
+            .take(20)
+            .map(|length| vec![7; *length])
+            .collect();
+        for frame in &frames {
             sender.send(frame);
         }
-        assert_eq!(sender.counters().statistics().frames_out, 3);
+        assert_eq!(sender.counters().statistics().frames_out, 20);
         drop(sender);
         let read: Vec<_> = read_pcap(&path)
             .expect("the file is there")
             .map(|frame| frame.expect("the file is whole").1)
             .collect();
         assert_eq!(read, frames);
+
+        let whole = std::fs::read(&path).expect("the file is there");
+        std::fs::write(&path, &whole[..whole.len() - 1]).expect("it can be written");
+        let read: Vec<_> = read_pcap(&path).expect("its header is whole").collect();
+        assert_eq!(read.len(), 20);
+        assert!(matches!(read.last(), Some(Err(PcapError::Format { .. }))));
     }
 
     #[test]
