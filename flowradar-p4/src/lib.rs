@@ -11,6 +11,7 @@
 //! - [`reader`]: getting flowsets out of a switch.
 //! - [`agent`]: keeps switches running the program, and ships their flowsets.
 //! - [`program`]: a FlowRadar program, compiled, with its configuration.
+//! - [`fleet`]: all switches of a topology at the same time.
 //! - [`drain`]: reading encoded flowsets out of a switch by packets, sans I/O.
 
 #[cfg(feature = "client")]
@@ -22,6 +23,8 @@ pub mod config;
 pub mod drain;
 pub mod entity;
 pub mod epoch;
+#[cfg(feature = "client")]
+pub mod fleet;
 pub mod p4info;
 pub mod packet;
 pub mod pipeline;

@@ -33,3 +33,6 @@ pub mod p4 {
         tonic::include_proto!("p4.v1");
     }
 }
+
+/// The messages' descriptors, as a serialised `google.protobuf.FileDescriptorSet`.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -25,7 +25,7 @@ pub struct Delivery<'a> {
 /// Takes flowsets, and returns only when they are safe: what was delivered is cleared in the switch.
 ///
 /// Called from threads that may block.
-pub trait FlowsetSink: Send {
+pub trait FlowsetSink: Send + Sync {
     /// Takes a flowset.
     ///
     /// # Errors

@@ -6,11 +6,11 @@ use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 
 use super::P4InfoError;
+use crate::proto::DESCRIPTORS;
 use crate::proto::p4::config::v1::P4Info;
 
 static P4INFO: LazyLock<MessageDescriptor> = LazyLock::new(|| {
-    let descriptors = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
-    DescriptorPool::decode(descriptors.as_slice())
+    DescriptorPool::decode(DESCRIPTORS)
         .expect("the build script wrote the descriptors")
         .get_message_by_name("p4.config.v1.P4Info")
         .expect("p4info.proto declares it")
