@@ -393,14 +393,19 @@ control FlowRadar(inout flowradar_headers_t headers, inout flowradar_packet_t pa
         bank_epoch.read(epoch_now, bank);
     }
 
+#define FLOWRADAR_SET_SEED(bank) \
+    bit<64> mixed = headers.drain.seed + FLOWRADAR_GOLDEN; \
+    FLOWRADAR_MIX(mixed) \
+    seed.write(bank, headers.drain.seed ^ FLOWRADAR_SEED); \
+    seed_mixed.write(bank, mixed ^ FLOWRADAR_SEED_MIXED);
+
     action make_active() {
         bit<32> bank = (bit<32>)headers.drain.bank;
-        bit<64> mixed = headers.drain.seed + FLOWRADAR_GOLDEN;
-        FLOWRADAR_MIX(mixed)
         bank_state.write((bit<32>)active_now, FLOWRADAR_SEALED);
         bank_epoch.write(bank, headers.drain.epoch);
-        seed.write(bank, headers.drain.seed ^ FLOWRADAR_SEED);
-        seed_mixed.write(bank, mixed ^ FLOWRADAR_SEED_MIXED);
+#if !FLOWRADAR_STAMP_EPOCH
+        FLOWRADAR_SET_SEED(bank)
+#endif
         active_bank.write(0, headers.drain.bank);
     }
 
@@ -423,6 +428,10 @@ control FlowRadar(inout flowradar_headers_t headers, inout flowradar_packet_t pa
         not_ip.write(bank, 0);
         malformed.write(bank, 0);
         ports_cut_off.write(bank, 0);
+#if FLOWRADAR_STAMP_EPOCH
+        // Stamped packets of the bank's next epoch may come before this switch begins it.
+        FLOWRADAR_SET_SEED(bank)
+#endif
         bank_state.write(bank, FLOWRADAR_CLEAN);
     }
 

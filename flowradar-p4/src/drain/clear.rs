@@ -16,6 +16,7 @@ pub struct BankCleaner {
     exchange: Exchange,
     bank: Bank,
     epoch: u64,
+    next_seed: u64,
     phase: Phase,
 }
 
@@ -65,8 +66,18 @@ impl BankCleaner {
             exchange,
             bank,
             epoch,
+            next_seed: state.bank(bank).seed,
             phase: Phase::Clearing,
         })
+    }
+
+    /// Where packets are stamped: the seed of the bank's next epoch. By default it stays as it is.
+    ///
+    /// Packets of that epoch may arrive before [`Control::switch_epoch`](super::Control::switch_epoch)
+    /// begins it, which therefore cannot set the seed there. Without stamps this has no effect.
+    #[must_use]
+    pub fn with_next_seed(self, next_seed: u64) -> Self {
+        Self { next_seed, ..self }
     }
 }
 
@@ -95,6 +106,7 @@ impl Task for BankCleaner {
                 } else if self.exchange.is_idle() {
                     self.exchange.ask(Request {
                         epoch: self.epoch,
+                        seed: self.next_seed,
                         ..Request::new(Operation::Release, self.bank)
                     });
                     self.phase = Phase::Releasing;

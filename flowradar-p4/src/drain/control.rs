@@ -23,7 +23,8 @@ impl Control {
     /// Begins epoch `epoch` in `bank`, which must be clean: packets count there from now on, hashed
     /// with `seed`, and the other bank is sealed.
     ///
-    /// Give each switch a seed of its own: network-wide decoding wants that.
+    /// Give each switch a seed of its own: network-wide decoding wants that. Where packets are stamped
+    /// the seed is ignored: see [`BankCleaner::with_next_seed`](super::BankCleaner::with_next_seed).
     pub fn switch_epoch(
         program: &ProgramConfig,
         timing: DrainTiming,

@@ -148,7 +148,9 @@ impl ModelSwitch {
                 self.banks[self.active].state = 1;
                 self.active = bank;
                 self.banks[bank].epoch = epoch;
-                self.banks[bank].seed = seed;
+                if !self.program.stamps_epoch() {
+                    self.banks[bank].seed = seed;
+                }
             }
             3..=5 if epoch != self.banks[bank].epoch => return refused(3),
             3 if !is_active && state != 1 => return refused(6),
@@ -156,7 +158,11 @@ impl ModelSwitch {
             4 if state == 0 => return refused(6),
             5 if state == 1 => return refused(6),
             5 => {
+                let stamps_epoch = self.program.stamps_epoch();
                 let bank = &mut self.banks[bank];
+                if stamps_epoch && bank.state == 2 {
+                    bank.seed = seed;
+                }
                 bank.state = 0;
                 bank.malformed = 0;
                 if let Some(table) = &mut bank.v4 {

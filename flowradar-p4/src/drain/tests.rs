@@ -391,6 +391,32 @@ fn a_restarted_switch_is_noticed() {
 }
 
 #[test]
+fn where_packets_are_stamped_a_release_sets_the_seed() {
+    let program = program().with_epoch_stamp(true);
+    let mut switch = ModelSwitch::new(&program);
+    let mut link = Link::perfect();
+    let task = Control::switch_epoch(&program, TIMING, Bank::One, 2, 1);
+    let error = run(task, &mut switch, &mut link).expect_err("an even epoch in bank 1");
+    assert!(
+        matches!(
+            error,
+            DrainError::Refused {
+                status: Status(9),
+                ..
+            }
+        ),
+        "{error}"
+    );
+
+    let task = Control::switch_epoch(&program, TIMING, Bank::One, 3, 0xabc);
+    let (state, _) = run(task, &mut switch, &mut link).expect("an odd epoch");
+    assert_eq!(state.bank(Bank::One).seed, program.seed());
+    let cleaner = BankCleaner::new(&program, TIMING, &state, Bank::Zero).expect("sealed");
+    let (state, _) = run(cleaner.with_next_seed(0xdef), &mut switch, &mut link).expect("clean");
+    assert_eq!(state.bank(Bank::Zero).seed, 0xdef);
+}
+
+#[test]
 fn another_program_is_noticed() {
     let stamped = program().with_epoch_stamp(true);
     let mut switch = ModelSwitch::new(&stamped);
