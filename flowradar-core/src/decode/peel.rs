@@ -155,15 +155,18 @@ impl<'a, K: FlowKey> PeelTable<'a, K> {
     ) where
         K: 'k,
     {
-        let table = self.layout.table();
-        with_hash_family!(self.layout.family(), H => for (number, key) in flows {
-            let hash = H::hash(key.words(), self.layout.seed());
-            if self.filter.contains(&hash) {
-                taken.push(number);
-                for &cell in &table.cells_of_any(&hash)[..table.hashes()] {
-                    self.cells[cell as usize].remove::<K, true>(key, 1, None);
-                }
-            }
+        with_hash_family!(self.layout.family(), H => {
+            with_arrangement!(self.filter.layout(), arrangement => {
+                processor::run(Subtraction::<K, H, _, _> {
+                    cells: &mut self.cells,
+                    filter: self.filter.words(),
+                    arrangement,
+                    layout: self.layout,
+                    flows: flows.into_iter(),
+                    taken,
+                    family: PhantomData,
+                });
+            });
         });
     }
 
@@ -269,6 +272,57 @@ impl<'a, K: FlowKey> PeelTable<'a, K> {
                 family: PhantomData,
             });
         });
+    }
+}
+
+/// The loop that subtracts flows that were seen.
+struct Subtraction<'t, K: FlowKey, H, A, F> {
+    cells: &'t mut [PeelCell<K::Words>],
+    filter: &'t [[u8; 8]],
+    arrangement: A,
+    layout: &'t Layout,
+    flows: F,
+    taken: &'t mut Vec<u32>,
+    family: PhantomData<H>,
+}
+
+impl<'k, K, H, A, F> Loop for Subtraction<'_, K, H, A, F>
+where
+    K: FlowKey + 'k,
+    H: HashFamily,
+    A: Arrangement,
+    F: Iterator<Item = (u32, &'k K)>,
+{
+    #[inline(always)]
+    fn run<I: Instructions>(mut self) {
+        let (table, seed) = (self.layout.table(), self.layout.seed());
+        let mut batch = [None; BATCH];
+        loop {
+            let mut flows = 0;
+            for (slot, (number, key)) in batch.iter_mut().zip(self.flows.by_ref()) {
+                let hash = H::hash(key.words(), seed);
+                let place = self.arrangement.place(&hash);
+                self.arrangement.prefetch::<H::Hash, _>(self.filter, &place);
+                *slot = Some((number, key, hash, place));
+                flows += 1;
+            }
+            for &(number, key, hash, place) in batch[..flows].iter().flatten() {
+                // Most flows were not here.
+                if !self
+                    .arrangement
+                    .contains::<H::Hash, I, _>(self.filter, &place)
+                {
+                    continue;
+                }
+                self.taken.push(number);
+                for &cell in &table.cells_of_any(&hash)[..table.hashes()] {
+                    self.cells[cell as usize].remove::<K, true>(key, 1, None);
+                }
+            }
+            if flows < BATCH {
+                return;
+            }
+        }
     }
 }
 
