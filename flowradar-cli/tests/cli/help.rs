@@ -6,7 +6,17 @@ use crate::support::flowradar;
 fn every_command_has_help_with_examples() {
     let overview = flowradar(["--help"]).expect(0).stdout;
     assert!(overview.contains("Exit codes"), "{overview}");
-    for command in ["encode", "decode", "net-decode", "simulate", "info", "plan"] {
+    for command in [
+        "encode",
+        "decode",
+        "net-decode",
+        "simulate",
+        "info",
+        "plan",
+        "demo",
+        "bench",
+        "evaluate",
+    ] {
         assert!(overview.contains(command), "{command}: {overview}");
         let help = flowradar([command, "--help"]).expect(0).stdout;
         assert!(help.contains("Examples:"), "{command}: {help}");
