@@ -4,7 +4,7 @@ use crate::Timestamp;
 use crate::program::Program;
 use crate::program::assembler::Access;
 use crate::program::layout::{HeaderLayout, internal};
-use crate::program::op::{Label, Op, Slot, WideBitsKind, WideKind, ones};
+use crate::program::op::{Label, Op, Slot, WideBitsKind, WideKind, low, ones};
 use crate::program::parser::{ACCEPT, Case, Cases};
 
 use super::hash;
@@ -87,7 +87,7 @@ impl Machine<'_> {
                     pc = after_action;
                 }
                 Op::Add { to, a, b, bits } => {
-                    at!(to) = at!(a).wrapping_add(at!(b)) & ones(bits.into());
+                    at!(to) = at!(a).wrapping_add(at!(b)) & low(bits);
                 }
                 Op::And { to, a, b } => at!(to) = at!(a) & at!(b),
                 Op::Copy { to, from } => at!(to) = at!(from),
@@ -102,11 +102,11 @@ impl Machine<'_> {
                 Op::LessSigned { to, a, b } => {
                     at!(to) = u64::from((at!(a) as i64) < at!(b) as i64);
                 }
-                Op::Mask { to, from, bits } => at!(to) = at!(from) & ones(bits.into()),
+                Op::Mask { to, from, bits } => at!(to) = at!(from) & low(bits),
                 Op::Multiply { to, a, b, bits } => {
-                    at!(to) = at!(a).wrapping_mul(at!(b)) & ones(bits.into());
+                    at!(to) = at!(a).wrapping_mul(at!(b)) & low(bits);
                 }
-                Op::Not { to, from, bits } => at!(to) = !at!(from) & ones(bits.into()),
+                Op::Not { to, from, bits } => at!(to) = !at!(from) & low(bits),
                 Op::NotEqual { to, a, b } => at!(to) = u64::from(at!(a) != at!(b)),
                 Op::Or { to, a, b } => at!(to) = at!(a) | at!(b),
                 Op::Remainder { to, a, b } => {
@@ -130,7 +130,7 @@ impl Machine<'_> {
                 } => {
                     let amount = at!(amount);
                     let shifted = if amount < 64 { at!(a) << amount } else { 0 };
-                    at!(to) = shifted & ones(bits.into());
+                    at!(to) = shifted & low(bits);
                 }
                 Op::ShiftLeftBy {
                     to,
@@ -139,7 +139,7 @@ impl Machine<'_> {
                     bits,
                 } => {
                     let shifted = at!(a).checked_shl(amount.into()).unwrap_or_default();
-                    at!(to) = shifted & ones(bits.into());
+                    at!(to) = shifted & low(bits);
                 }
                 Op::ShiftRight { to, a, amount } => {
                     let amount = at!(amount);
@@ -152,16 +152,18 @@ impl Machine<'_> {
                     bits,
                 } => {
                     let shifted = at!(a).checked_shr(amount.into()).unwrap_or_default();
-                    at!(to) = shifted & ones(bits.into());
+                    at!(to) = shifted & low(bits);
                 }
                 Op::SignExtend { to, from, bits } => {
                     let unused = 64 - u32::from(bits);
                     at!(to) = ((at!(from) << unused) as i64 >> unused) as u64;
                 }
                 Op::Subtract { to, a, b, bits } => {
-                    at!(to) = at!(a).wrapping_sub(at!(b)) & ones(bits.into());
+                    at!(to) = at!(a).wrapping_sub(at!(b)) & low(bits);
                 }
                 Op::Xor { to, a, b } => at!(to) = at!(a) ^ at!(b),
+                Op::ClampUnsigned { to, from, bits } => at!(to) = at!(from).min(low(bits)),
+                Op::RemoveHeader { valid, .. } if at!(valid) == 0 => {}
                 Op::Count { counter, index } => {
                     let index = at!(index);
                     self.count(counter, index);
@@ -186,7 +188,7 @@ impl Machine<'_> {
                     to,
                     bits,
                 } => match self.state.registers[usize::from(register)].read(at!(index)) {
-                    Some(value) => at!(to) = value & ones(bits.into()),
+                    Some(value) => at!(to) = value & low(bits),
                     None => self.state.counters.registers_out_of_range += 1,
                 },
                 Op::RegisterWrite {
@@ -426,8 +428,8 @@ impl Machine<'_> {
     }
 
     #[inline]
-    fn extract(&mut self, header: u16) -> Result<(), u64> {
-        let header = &self.program.layout.headers[usize::from(header)];
+    fn extract(&mut self, index: u16) -> Result<(), u64> {
+        let header = &self.program.layout.headers[usize::from(index)];
         let length = usize::from(header.fixed_bytes);
         let start = self.frame.parsed;
         if self.frame.length - start < length {
@@ -435,7 +437,7 @@ impl Machine<'_> {
         }
         self.load(&header.head, start);
         self.frame.parsed += length;
-        self.validate(header);
+        self.validate(index, header);
         Ok(())
     }
 
@@ -452,15 +454,15 @@ impl Machine<'_> {
                 .and_then(|bytes| bytes.try_into().ok());
             let window = u64::from_be_bytes(bytes.unwrap_or_default());
             for part in parts.by_ref().take(group.parts.into()) {
-                let bits =
-                    (window >> part.window_shift & ones(part.bits.into())) << part.slot_shift;
+                let bits = (window >> part.window_shift & low(part.bits)) << part.slot_shift;
                 let slot = &mut self.slots[usize::from(part.slot)];
                 *slot = if part.continues { *slot | bits } else { bits };
             }
         }
     }
 
-    fn validate(&mut self, header: &HeaderLayout) {
+    fn validate(&mut self, index: u16, header: &HeaderLayout) {
+        self.state.touched.push(index);
         self.slots[usize::from(header.valid)] = 1;
         for sibling in &header.siblings {
             let sibling = &self.program.layout.headers[usize::from(*sibling)];
@@ -488,12 +490,12 @@ impl Machine<'_> {
                 if self.slots[usize::from(header.valid)] == 0 {
                     self.slots[usize::from(header.slots.start)..usize::from(header.slots.end)]
                         .fill(0);
-                    self.validate(header);
+                    self.validate(index, header);
                     self.slots[usize::from(internal::PACKET_LENGTH)] += self.wire_length(header);
                 }
             }
-            Op::ValidateHeader { header: index } => self.validate(header(index)),
-            Op::RemoveHeader { header: index } => {
+            Op::ValidateHeader { header: index } => self.validate(index, header(index)),
+            Op::RemoveHeader { header: index, .. } => {
                 let header = header(index);
                 if self.slots[usize::from(header.valid)] != 0 {
                     let length = self.wire_length(header);
@@ -617,21 +619,21 @@ impl Machine<'_> {
                         let color = cell
                             .as_mut()
                             .map_or(0, |meter| meter.execute(cost, self.now) as u64);
-                        self.slots[usize::from(to)] = color & ones(bits.into());
+                        self.slots[usize::from(to)] = color & low(bits);
                     }
                     None => self.state.counters.meters_out_of_range += 1,
                 }
             }
             Op::Random {
                 to,
-                low,
+                low: from,
                 high,
                 bits,
             } => {
-                let (low, high) = (self.slots[usize::from(low)], self.slots[usize::from(high)]);
-                if low <= high {
-                    let value = self.state.random_between(low, high);
-                    self.slots[usize::from(to)] = value & ones(bits.into());
+                let (from, high) = (self.slots[usize::from(from)], self.slots[usize::from(high)]);
+                if from <= high {
+                    let value = self.state.random_between(from, high);
+                    self.slots[usize::from(to)] = value & low(bits);
                 }
             }
             Op::RegisterReadWide { access, index } => {
@@ -881,10 +883,10 @@ impl Machine<'_> {
         }
     }
 
-    fn assign_header(&mut self, to: u16, from: u16) {
+    fn assign_header(&mut self, index: u16, from: u16) {
         let layout = &self.program.layout;
         let (to, from) = (
-            &layout.headers[usize::from(to)],
+            &layout.headers[usize::from(index)],
             &layout.headers[usize::from(from)],
         );
         if self.slots[usize::from(from.valid)] == 0 {
@@ -893,7 +895,7 @@ impl Machine<'_> {
         }
         let range = usize::from(from.slots.start)..usize::from(from.slots.end);
         self.slots.copy_within(range, to.slots.start.into());
-        self.validate(to);
+        self.validate(index, to);
     }
 
     /// Moves all of a stack's headers up (`push_front`) or down (`pop_front`).
@@ -935,8 +937,8 @@ impl Machine<'_> {
             .ok_or(self.program.errors.stack_out_of_bounds)
     }
 
-    fn extract_variable(&mut self, header: u16, bits: u64) -> Result<(), u64> {
-        let header = &self.program.layout.headers[usize::from(header)];
+    fn extract_variable(&mut self, index: u16, bits: u64) -> Result<(), u64> {
+        let header = &self.program.layout.headers[usize::from(index)];
         let Some(variable) = header.variable else {
             return Ok(());
         };
@@ -967,7 +969,7 @@ impl Machine<'_> {
         // Offsets in the tail count from the header's start without the variable field.
         self.load(&header.tail, start + length);
         self.frame.parsed += total as usize;
-        self.validate(header);
+        self.validate(index, header);
         Ok(())
     }
 

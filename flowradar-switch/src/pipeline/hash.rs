@@ -5,7 +5,7 @@ use xxhash_rust::xxh64::xxh64;
 
 use crate::program::layout::Layout;
 use crate::program::objects::{Calculation, HashAlgorithm, Input};
-use crate::program::op::ones;
+use crate::program::op::{low, ones};
 
 /// The polynomial of ISO 3309 as bmv2's `crc64_custom` has it by default: nothing inverted.
 const CRC_64_CUSTOM: Algorithm<u64> = Algorithm {
@@ -101,12 +101,12 @@ pub(super) fn gather(
                     continue;
                 }
                 for part in &header.head.parts {
-                    let value = slot(part.slot) >> part.slot_shift & ones(part.bits.into());
+                    let value = slot(part.slot) >> part.slot_shift & low(part.bits);
                     writer.push(value, part.bits.into());
                 }
                 variable(header, slots, &mut writer);
                 for part in &header.tail.parts {
-                    let value = slot(part.slot) >> part.slot_shift & ones(part.bits.into());
+                    let value = slot(part.slot) >> part.slot_shift & low(part.bits);
                     writer.push(value, part.bits.into());
                 }
             }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crate::program::layout::{BitGroups, FieldLayout, internal};
 use crate::program::objects::ListElement;
-use crate::program::op::{Label, ones};
+use crate::program::op::{Label, low, ones};
 use crate::program::parser::ACCEPT;
 use crate::runtime::{DigestList, IdleNotification};
 use crate::{Program, Timestamp, Value};
@@ -67,6 +67,8 @@ pub struct Pipeline {
     parsed: usize,
     /// What the packet in work came in on.
     ingress_port: u16,
+    /// Set when a packet's state was brought back: any header's fields may not be zero.
+    is_all_touched: bool,
     waiting: VecDeque<Packet>,
     spare: Vec<Packet>,
     scratch: Vec<u8>,
@@ -121,6 +123,7 @@ impl Pipeline {
             ingress_length: 0,
             parsed: 0,
             ingress_port: 0,
+            is_all_touched: false,
             waiting: VecDeque::new(),
             spare: Vec::new(),
             scratch: Vec::new(),
@@ -396,11 +399,11 @@ impl Pipeline {
             }
         }
         let start = bytes.len();
-        for header in &program.deparser {
-            let header = &program.layout.headers[usize::from(*header)];
-            if self.slots[usize::from(header.valid)] == 0 {
+        for (valid, header) in &program.deparser {
+            if self.slots[usize::from(*valid)] == 0 {
                 continue;
             }
+            let header = &program.layout.headers[usize::from(*header)];
             store(&self.slots, &header.head, bytes);
             if let Some(variable) = header.variable {
                 let length = self.slots[usize::from(variable.length)];
@@ -451,15 +454,20 @@ impl Pipeline {
 
     /// Clears the packet's state.
     fn reset(&mut self) {
-        let program = &self.program;
-        self.slots[..usize::from(program.layout.packet_slots)].fill(0);
-        for header in program
-            .layout
-            .headers
-            .iter()
-            .filter(|header| header.is_metadata)
-        {
-            self.slots[usize::from(header.valid)] = 1;
+        let layout = &self.program.layout;
+        let cleared = if self.is_all_touched {
+            layout.packet_slots
+        } else {
+            layout.metadata_end
+        };
+        self.slots[..usize::from(cleared)].fill(0);
+        for header in self.state.touched.drain(..) {
+            let slots = &layout.headers[usize::from(header)].slots;
+            self.slots[usize::from(slots.start)..usize::from(slots.end)].fill(0);
+        }
+        self.is_all_touched = false;
+        for valid in &layout.metadata_valid {
+            self.slots[usize::from(*valid)] = 1;
         }
         self.parsed = 0;
     }
@@ -529,6 +537,7 @@ impl Pipeline {
         self.slots[usize::from(internal::PACKET_LENGTH)] = self.length as u64;
         self.send_clones(program, &session, now);
         self.slots[..slots.len()].copy_from_slice(&slots);
+        self.is_all_touched = true;
         self.parsed = parsed;
     }
 
@@ -562,6 +571,7 @@ impl Pipeline {
         );
         self.send_clones(program, &session, now);
         self.slots[..slots.len()].copy_from_slice(&slots);
+        self.is_all_touched = true;
     }
 
     fn send_clones(
@@ -654,6 +664,7 @@ impl Pipeline {
     fn take_next(&mut self) -> Option<Option<u16>> {
         let mut packet = self.waiting.pop_front()?;
         self.slots[..packet.slots.len()].copy_from_slice(&packet.slots);
+        self.is_all_touched = true;
         std::mem::swap(&mut self.buffer, &mut packet.buffer);
         self.length = packet.length;
         self.ingress_length = packet.ingress_length;
@@ -721,7 +732,7 @@ fn store(slots: &Slots, groups: &BitGroups, bytes: &mut Vec<u8>) {
     for group in &groups.groups {
         let mut window = 0;
         for part in parts.by_ref().take(group.parts.into()) {
-            let value = slots[usize::from(part.slot)] >> part.slot_shift & ones(part.bits.into());
+            let value = slots[usize::from(part.slot)] >> part.slot_shift & low(part.bits);
             window |= value << part.window_shift;
         }
         let window = window.to_be_bytes();

@@ -75,6 +75,8 @@ pub(super) struct State {
     pub(super) ports_down: HashSet<u16>,
     pub(super) hash_calls: Vec<u64>,
     pub(super) counters: PipelineCounters,
+    /// Headers that were valid at some time since the packet in work began: their fields are not zero.
+    pub(super) touched: Vec<u16>,
     /// Set by a failed `assert` for the packet that is in work.
     pub(super) assertion_failed: bool,
     log: VecDeque<String>,
@@ -114,6 +116,7 @@ impl State {
             ports_down: HashSet::new(),
             hash_calls: vec![0; objects.calculations.len()],
             counters: PipelineCounters::default(),
+            touched: Vec::new(),
             assertion_failed: false,
             log: VecDeque::new(),
             random: Xoshiro256PlusPlus::seed_from_u64(0),

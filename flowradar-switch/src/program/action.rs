@@ -182,7 +182,8 @@ impl Primitive<'_, '_> {
             }
             "remove_header" => {
                 let header = self.header(parameters, 0)?;
-                self.push(Op::RemoveHeader { header })
+                let valid = self.scope().layout.headers[usize::from(header)].valid;
+                self.push(Op::RemoveHeader { header, valid })
             }
             "mark_to_drop" | "drop" => self.mark_to_drop(),
             "modify_field_with_hash_based_offset" => self.hash(parameters),
@@ -354,7 +355,7 @@ impl Primitive<'_, '_> {
         let size_bits = size
             .as_constant()
             .and_then(|size| match size.magnitude.as_slice() {
-                [size] if size.is_power_of_two() => Some(size.trailing_zeros()),
+                [size] if size.is_power_of_two() && *size > 1 => Some(size.trailing_zeros()),
                 _ => None,
             });
         if let (true, Some(bits)) = (is_zero, size_bits) {

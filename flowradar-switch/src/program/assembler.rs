@@ -1151,6 +1151,16 @@ impl Assembler {
         if !number.range.may_be_negative && number.range.fits(magnitude) {
             return Ok(number);
         }
+        if number.limbs == 1 && !number.range.may_be_negative && !to_signed && bits <= 64 {
+            let to = self.temporary(scope, 1)?;
+            let op = Op::ClampUnsigned {
+                to,
+                from: number.slot,
+                bits: bits as u8,
+            };
+            self.push(scope.place, op)?;
+            return Ok(Number::exact(to, 1, range));
+        }
         // One bit more than either needs, so that comparing with the limits is exact.
         let wide = Range {
             may_be_negative: true,
@@ -1384,6 +1394,7 @@ impl Op {
         match *self {
             Self::Add { to, .. }
             | Self::And { to, .. }
+            | Self::ClampUnsigned { to, .. }
             | Self::Copy { to, .. }
             | Self::Divide { to, .. }
             | Self::Equal { to, .. }
@@ -1423,6 +1434,7 @@ impl Op {
                 true
             }
             Self::And { to, .. }
+            | Self::ClampUnsigned { to, .. }
             | Self::Copy { to, .. }
             | Self::Divide { to, .. }
             | Self::Equal { to, .. }

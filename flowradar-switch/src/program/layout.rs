@@ -40,6 +40,10 @@ pub(crate) struct Layout {
     pub(crate) headers: Vec<HeaderLayout>,
     pub(crate) stacks: Vec<StackLayout>,
     pub(crate) unions: Vec<UnionLayout>,
+    /// Slots below are cleared for every packet: validity, stacks, metadata. Those of headers follow.
+    pub(crate) metadata_end: Slot,
+    /// The slots that say that metadata is valid, which it always is.
+    pub(crate) metadata_valid: Vec<Slot>,
     /// Slots below are a packet's; constants, arguments and temporaries follow.
     pub(crate) packet_slots: Slot,
     header_by_name: HashMap<String, usize>,
@@ -153,14 +157,49 @@ impl Layout {
                 return Err(invalid("header type", &header_type.name, "is there twice"));
             }
         }
-        for header in &document.headers {
+        let first_valid = layout.allocate("the program", document.headers.len() as u64)?;
+        let first_next = layout.allocate("the program", document.header_stacks.len() as u64)?;
+        // Metadata first: it is cleared for every packet, fields of headers only after they were used.
+        let mut headers: Vec<_> = document
+            .headers
+            .iter()
+            .zip(first_valid..)
+            .enumerate()
+            .collect();
+        headers.sort_by_key(|(_, (header, _))| !header.metadata);
+        let mut layouts = Vec::with_capacity(headers.len());
+        for (position, (header, valid)) in headers {
             let Some(header_type) = types.get(header.header_type.as_str()) else {
                 let reason = format!("its type {} is not there", header.header_type);
                 return Err(invalid("header", &header.name, &reason));
             };
-            layout.add_header(header, header_type)?;
+            layouts.push((position, layout.header_layout(header, header_type, valid)?));
+            if header.metadata {
+                layout.metadata_valid.push(valid);
+                layout.metadata_end = layout.packet_slots;
+            }
         }
-        layout.add_stacks(document)?;
+        layout.metadata_end = layout
+            .metadata_end
+            .max(first_next + document.header_stacks.len() as Slot);
+        layouts.sort_by_key(|(position, _)| *position);
+        for ((_, header_layout), header) in layouts.into_iter().zip(&document.headers) {
+            let index = layout.headers.len();
+            if layout
+                .header_by_name
+                .insert(header.name.clone(), index)
+                .is_some()
+                || layout.header_by_id.insert(header.id, index).is_some()
+            {
+                return Err(invalid(
+                    "header",
+                    &header.name,
+                    "is there twice, by name or id",
+                ));
+            }
+            layout.headers.push(header_layout);
+        }
+        layout.add_stacks(document, first_next)?;
         layout.add_unions(document)?;
         for (alias, target) in &document.field_aliases {
             layout.aliases.insert(alias.clone(), target.clone());
@@ -249,11 +288,12 @@ impl Layout {
         }
     }
 
-    fn add_header(
+    fn header_layout(
         &mut self,
         header: &json::Header,
         header_type: &json::HeaderType,
-    ) -> Result<(), LoadError> {
+        valid: Slot,
+    ) -> Result<HeaderLayout, LoadError> {
         let place = format!("header type {}", header_type.name);
         if header_type
             .length_exp
@@ -265,7 +305,6 @@ impl Layout {
                 "a length expression of the type (P4_14)",
             ));
         }
-        let valid = self.allocate(&place, 1)?;
         let first_slot = self.packet_slots;
         let mut fields: Vec<FieldLayout> = Vec::with_capacity(header_type.fields.len());
         let mut variable = None;
@@ -338,7 +377,7 @@ impl Layout {
                 BitGroups::new(&fields[split..], offset),
             )
         };
-        let layout = HeaderLayout {
+        Ok(HeaderLayout {
             name: header.name.clone(),
             header_type: header_type.name.clone(),
             is_metadata: header.metadata,
@@ -350,22 +389,7 @@ impl Layout {
             head,
             tail,
             siblings: Vec::new(),
-        };
-        let index = self.headers.len();
-        if self
-            .header_by_name
-            .insert(header.name.clone(), index)
-            .is_some()
-            || self.header_by_id.insert(header.id, index).is_some()
-        {
-            return Err(invalid(
-                "header",
-                &header.name,
-                "is there twice, by name or id",
-            ));
-        }
-        self.headers.push(layout);
-        Ok(())
+        })
     }
 
     fn add_variable(
@@ -402,11 +426,11 @@ impl Layout {
         })
     }
 
-    fn add_stacks(&mut self, document: &Document) -> Result<(), LoadError> {
+    fn add_stacks(&mut self, document: &Document, first_next: Slot) -> Result<(), LoadError> {
         if let Some(stack) = document.header_union_stacks.first() {
             return Err(unsupported(&stack.name, "a stack of header unions"));
         }
-        for stack in &document.header_stacks {
+        for (stack, next) in document.header_stacks.iter().zip(first_next..) {
             let place = format!("header stack {}", stack.name);
             let headers = self.members(&place, &stack.header_ids)?;
             for header in &headers {
@@ -417,7 +441,6 @@ impl Layout {
                     });
                 }
             }
-            let next = self.allocate(&place, 1)?;
             self.stacks.push(StackLayout {
                 name: stack.name.clone(),
                 header_type: stack.header_type.clone(),

@@ -48,8 +48,8 @@ pub struct Program {
     pub(crate) errors: ParserErrors,
     pub(crate) ingress: Label,
     pub(crate) egress: Label,
-    /// The headers in the order in which they are sent.
-    pub(crate) deparser: Vec<u16>,
+    /// The headers in the order in which they are sent, each with the slot that says whether it is.
+    pub(crate) deparser: Vec<(Slot, u16)>,
     pub(crate) checksums: Vec<Checksum>,
     pub(crate) standard: StandardMetadata,
     /// Holds the port that drops.
@@ -422,7 +422,7 @@ fn checksums(
     Ok(checksums)
 }
 
-fn deparser(document: &Document, layout: &Layout) -> Result<Vec<u16>, LoadError> {
+fn deparser(document: &Document, layout: &Layout) -> Result<Vec<(Slot, u16)>, LoadError> {
     let deparser = match document.deparsers.as_slice() {
         [deparser] if deparser.name == "deparser" => deparser,
         _ => {
@@ -437,10 +437,11 @@ fn deparser(document: &Document, layout: &Layout) -> Result<Vec<u16>, LoadError>
     }
     let header = |name: &String| {
         let index = layout.header_index("the deparser", name)?;
-        if layout.headers[usize::from(index)].is_metadata {
+        let header = &layout.headers[usize::from(index)];
+        if header.is_metadata {
             return Err(invalid("header", name, "is metadata, which cannot be sent"));
         }
-        Ok(index)
+        Ok((header.valid, index))
     };
     deparser.order.iter().map(header).collect()
 }

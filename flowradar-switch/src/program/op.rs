@@ -147,6 +147,13 @@ pub(crate) enum Op {
         b: Slot,
     },
 
+    /// Numbers that are too large become all ones.
+    ClampUnsigned {
+        to: Slot,
+        from: Slot,
+        bits: u8,
+    },
+
     // Arithmetic on several slots.
     Wide {
         to: Slot,
@@ -240,6 +247,7 @@ pub(crate) enum Op {
     },
     RemoveHeader {
         header: u16,
+        valid: Slot,
     },
     ValidateHeader {
         header: u16,
@@ -363,6 +371,12 @@ pub(crate) enum WideBitsKind {
     ShiftRightSigned,
     ShiftRightUnsigned,
     SignExtend,
+}
+
+/// The low `bits` bits: 1 to 64.
+#[inline]
+pub(crate) const fn low(bits: u8) -> u64 {
+    u64::MAX >> ((64 - bits as u32) & 63)
 }
 
 /// The low `bits` bits: 0 to 64.
