@@ -130,11 +130,11 @@ impl Fleet {
         self.for_each(options, move |switch, options| {
             let table = table.clone();
             async move {
-                // Reading needs no primary: election id 0 disturbs nobody.
+                // Reading needs no primary.
                 let mut session = Session::connect(
                     Arc::clone(&switch.target),
                     SessionOptions {
-                        election_id: 0,
+                        joins_as_backup: true,
                         ..options
                     },
                 )
@@ -236,6 +236,11 @@ async fn primary(
     options: SessionOptions,
     takes_over: bool,
 ) -> Result<Session, ClientError> {
+    let options = SessionOptions {
+        // The own election id may be that of whoever is primary now.
+        joins_as_backup: takes_over,
+        ..options
+    };
     let mut session = Session::connect(Arc::clone(&switch.target), options).await?;
     let may_follow = matches!(
         session.standing(),

@@ -230,7 +230,7 @@ fn a_switch_that_restarts_gets_its_program_again() {
         let mut expected = Counts::new();
         served.send(300, 1, &mut expected).await;
         agent.drained(300).await;
-        drop(served);
+        served.server.stop().await;
         let served = ServedSwitch::start(address).await;
         assert_eq!(agent.deployed().await, PipelineOutcome::Committed);
         served.send(400, 2, &mut expected).await;

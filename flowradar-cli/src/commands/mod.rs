@@ -10,8 +10,10 @@ mod encode;
 mod evaluate;
 mod info;
 mod net_decode;
+mod p4;
 mod plan;
 mod simulate;
+mod switch;
 
 use clap::{Parser, Subcommand};
 
@@ -51,8 +53,10 @@ enum Command {
     Decode(decode::DecodeArgs),
     NetDecode(net_decode::NetDecodeArgs),
     Info(info::InfoArgs),
+    P4(p4::P4Args),
     Plan(plan::PlanArgs),
     Simulate(simulate::SimulateArgs),
+    Switch(switch::SwitchArgs),
     Bench(bench::BenchArgs),
     Evaluate(evaluate::EvaluateArgs),
 }
@@ -66,8 +70,10 @@ pub(crate) fn run(cli: Cli) -> Result<Completeness, CommandError> {
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Decode(args) => decode::run(&args),
         Command::NetDecode(args) => net_decode::run(&args),
+        Command::P4(args) => p4::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Simulate(args) => simulate::run(&args),
+        Command::Switch(args) => switch::run(&args),
     }
 }

@@ -9,6 +9,9 @@ use std::time::Duration;
 use flowradar_core::KeyKind;
 use flowradar_core::flowset::SwitchName;
 
+/// Flowsets of one name in a folder.
+const NAMES_MAX: u32 = 10_000;
+
 /// A flowset on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery<'a> {
@@ -35,6 +38,9 @@ pub trait FlowsetSink: Send + Sync {
 }
 
 /// Writes each flowset to a file `SWITCH-EPOCH-v4.flowset` of a folder, whole or not at all.
+///
+/// Nothing is overwritten: if another flowset has the name already (a switch that restarts begins with
+/// epoch 0 again), the name is `SWITCH-EPOCH-v4.2.flowset`, and so on.
 #[derive(Clone, Debug)]
 pub struct DirectorySink {
     folder: PathBuf,
@@ -74,7 +80,25 @@ impl DirectorySink {
 impl FlowsetSink for DirectorySink {
     fn deliver(&mut self, delivery: Delivery<'_>) -> io::Result<()> {
         let path = self.path(delivery.switch, delivery.epoch, delivery.key);
-        let unfinished = path.with_extension("flowset.part");
+        let mut names = (1..NAMES_MAX).map(|number| match number {
+            1 => path.clone(),
+            number => path.with_extension(format!("{number}.flowset")),
+        });
+        let path = loop {
+            let Some(path) = names.next() else {
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    format!("too many flowsets are named like {}", path.display()),
+                ));
+            };
+            match fs::read(&path) {
+                Ok(bytes) if bytes == delivery.bytes => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break path,
+                Err(error) => return Err(error),
+            }
+        };
+        let unfinished = path.with_extension("part");
         let mut file = fs::File::create(&unfinished)?;
         file.write_all(delivery.bytes)?;
         file.sync_all()?;
@@ -172,14 +196,15 @@ mod tests {
         for _ in 0..2 {
             sink.deliver(delivery(&switch, b"flowset")).expect("space");
         }
-        let path = folder.path().join("new/s1-7-v4.flowset");
-        assert_eq!(fs::read(path).expect("it is there"), b"flowset");
-        assert_eq!(
-            fs::read_dir(folder.path().join("new"))
-                .expect("a folder")
-                .count(),
-            1
-        );
+        let folder = folder.path().join("new");
+        let read = |name: &str| fs::read(folder.join(name)).expect("it is there");
+        let files = || fs::read_dir(&folder).expect("a folder").count();
+        assert_eq!(read("s1-7-v4.flowset"), b"flowset");
+        assert_eq!(files(), 1);
+        sink.deliver(delivery(&switch, b"another")).expect("space");
+        assert_eq!(read("s1-7-v4.flowset"), b"flowset");
+        assert_eq!(read("s1-7-v4.2.flowset"), b"another");
+        assert_eq!(files(), 2);
     }
 
     #[test]

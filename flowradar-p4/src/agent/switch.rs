@@ -22,7 +22,8 @@ use crate::reader::{FlowsetReader, PacketReader, ReadError, RegisterReader};
 pub struct AgentOptions {
     /// How sessions behave.
     pub session: SessionOptions,
-    /// Whether to become primary in the place of whoever is.
+    /// Whether to become primary in the place of whoever is. Only once: an agent that is replaced itself
+    /// waits until nobody is primary, so that two agents do not fight.
     pub takes_over: bool,
     /// How to come back after a failure.
     pub backoff: BackoffPolicy,
@@ -64,6 +65,7 @@ pub struct SwitchAgent<S> {
     events: mpsc::Sender<AgentEvent>,
     epochs_ended: u64,
     epochs_drained: u64,
+    was_replaced: bool,
 }
 
 /// Why an agent has given up.
@@ -141,6 +143,7 @@ impl<S: FlowsetSink + 'static> SwitchAgent<S> {
             events,
             epochs_ended: 0,
             epochs_drained: 0,
+            was_replaced: false,
         }
     }
 
@@ -163,6 +166,7 @@ impl<S: FlowsetSink + 'static> SwitchAgent<S> {
                 failures = 0;
             }
             failures += 1;
+            self.was_replaced |= matches!(interruption, Interruption::Replaced);
             let error = interruption.to_string();
             if self.options.failures_max.is_some_and(|max| failures >= max) {
                 return Err(AgentError {
@@ -191,7 +195,9 @@ impl<S: FlowsetSink + 'static> SwitchAgent<S> {
             .is_none_or(|max| self.epochs_ended < max)
         {
             if session.standing() != Standing::Primary {
-                session.check_primary()?;
+                if let Standing::Ended { .. } = session.standing() {
+                    session.check_primary()?;
+                }
                 return Err(Interruption::Replaced);
             }
             match schedule.step(unix_time()) {
@@ -218,16 +224,20 @@ impl<S: FlowsetSink + 'static> SwitchAgent<S> {
     }
 
     async fn connect(&self) -> Result<Session, Interruption> {
-        let options = self.options.session.clone();
+        // As a backup at first: an election id that was ours may still be in use, by a connection that the
+        // switch does not know to be dead.
+        let options = SessionOptions {
+            joins_as_backup: true,
+            ..self.options.session.clone()
+        };
         let mut session = Session::connect(Arc::clone(&self.target), options).await?;
-        if session.standing() != Standing::Primary && self.options.takes_over {
+        if self.options.takes_over && !self.was_replaced {
             session.take_over().await?;
         }
         let mut is_told = false;
         loop {
             match session.standing() {
                 Standing::Primary => break,
-                // An election id that was ours in a session before: nobody else has it.
                 Standing::Backup {
                     has_primary: false, ..
                 } => session.take_over().await?,
@@ -247,7 +257,7 @@ impl<S: FlowsetSink + 'static> SwitchAgent<S> {
                 Standing::Ended { .. } => session.check_primary()?,
             }
         }
-        let election_id = session.election_id();
+        let election_id = session.election_id().unwrap_or_default();
         self.tell(AgentEventKind::Connected { election_id }).await;
         Ok(session)
     }

@@ -56,14 +56,16 @@ pub enum ClientErrorReason {
     /// Names are used before the program is known.
     #[error("the switch's program is not known yet: set or fetch its pipeline first")]
     NoPipeline,
-    /// Another controller is primary.
+    /// Another controller is primary, or nobody.
     #[error(
-        "another controller is primary (highest election id {highest:?}, ours is {own}); take over \
-         with a higher one"
+        "this controller is not primary (its election id is {}, the highest is {}); take over with a \
+         higher one",
+        number(*own),
+        number(*highest)
     )]
     NotPrimary {
         /// This controller's election id.
-        own: u128,
+        own: Option<u128>,
         /// The highest that the switch has seen.
         highest: Option<u128>,
     },
@@ -157,6 +159,10 @@ pub(super) fn update_errors(status: &Status) -> Option<Vec<p4::Error>> {
         })
         .collect();
     errors.filter(|errors| !errors.is_empty())
+}
+
+fn number(election_id: Option<u128>) -> String {
+    election_id.map_or_else(|| "none".into(), |id| id.to_string())
 }
 
 fn list(failures: &[UpdateFailure]) -> String {

@@ -81,7 +81,7 @@ impl Session {
         let config = (action != PipelineAction::Commit).then(|| pipeline.message());
         let request = p4::SetForwardingPipelineConfigRequest {
             device_id: self.target().device_id,
-            election_id: Some(self.election_message()),
+            election_id: self.election_message(),
             role: self.role(),
             action: action.message() as i32,
             config,
@@ -282,7 +282,7 @@ impl Session {
         const OPERATION: &str = "writing";
         let request = p4::WriteRequest {
             device_id: self.target().device_id,
-            election_id: Some(self.election_message()),
+            election_id: self.election_message(),
             role: self.role(),
             updates: updates.to_vec(),
             ..p4::WriteRequest::default()
@@ -345,8 +345,8 @@ impl Session {
         }
     }
 
-    fn election_message(&self) -> p4::Uint128 {
-        super::stream::election_message(self.election_id())
+    fn election_message(&self) -> Option<p4::Uint128> {
+        self.election_id().map(super::stream::election_message)
     }
 
     fn role(&self) -> String {

@@ -32,7 +32,7 @@ const REQUEST_CAPACITY: usize = 1024;
 pub struct Session {
     target: Arc<SwitchTarget>,
     options: SessionOptions,
-    election_id: u128,
+    election_id: Option<u128>,
     client: P4RuntimeClient<Channel>,
     requests: mpsc::Sender<p4::StreamMessageRequest>,
     outputs: StreamOutputs,
@@ -76,7 +76,8 @@ impl Session {
             .max_encoding_message_size(options.message_max_bytes);
         let (requests, receiver) = mpsc::channel(REQUEST_CAPACITY);
         // Before the stream is opened: some servers answer its headers only after the first message.
-        let first = arbitration(&target, &options, options.election_id);
+        let election_id = (!options.joins_as_backup).then_some(options.election_id);
+        let first = arbitration(&target, &options, election_id);
         requests
             .try_send(first)
             .map_err(|_| stream_ended(&target))?;
@@ -84,7 +85,7 @@ impl Session {
         let responses = responses.map_err(|status| connect_error(&status))?;
         let (task, outputs) = run(responses.into_inner(), &options);
         let mut session = Self {
-            election_id: options.election_id,
+            election_id,
             target,
             options,
             client,
@@ -107,8 +108,8 @@ impl Session {
         &self.options
     }
 
-    /// This controller's election id.
-    pub fn election_id(&self) -> u128 {
+    /// This controller's election id; none if it joined as a backup.
+    pub fn election_id(&self) -> Option<u128> {
         self.election_id
     }
 
@@ -156,7 +157,7 @@ impl Session {
     }
 
     /// Becomes primary in the place of whoever is, with an election id above the highest that the switch
-    /// has seen.
+    /// has seen, and not below that of the options.
     ///
     /// # Errors
     ///
@@ -172,7 +173,13 @@ impl Session {
                 Standing::Unknown => 0,
                 Standing::Ended { .. } => return self.check_primary(),
             };
-            self.election_id = highest.max(self.election_id).saturating_add(1);
+            let own = self.election_id.unwrap_or(0);
+            self.election_id = Some(
+                highest
+                    .max(own)
+                    .saturating_add(1)
+                    .max(self.options.election_id),
+            );
             let message = arbitration(&self.target, &self.options, self.election_id);
             self.outputs.standing.mark_unchanged();
             self.send(message).await?;
@@ -323,7 +330,7 @@ impl Drop for Session {
 fn arbitration(
     target: &SwitchTarget,
     options: &SessionOptions,
-    election_id: u128,
+    election_id: Option<u128>,
 ) -> p4::StreamMessageRequest {
     p4::StreamMessageRequest {
         update: Some(Update::Arbitration(p4::MasterArbitrationUpdate {
@@ -332,7 +339,7 @@ fn arbitration(
                 name: name.clone(),
                 ..p4::Role::default()
             }),
-            election_id: Some(election_message(election_id)),
+            election_id: election_id.map(election_message),
             status: None,
         })),
     }

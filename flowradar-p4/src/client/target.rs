@@ -40,8 +40,11 @@ pub struct TlsOptions {
 /// How a session behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionOptions {
-    /// The controller with the highest one is primary.
+    /// The controller with the highest one is primary; no two live controllers may have the same.
     pub election_id: u128,
+    /// Asks for nothing at first: whoever is primary stays so, until
+    /// [`Session::take_over`](super::Session::take_over).
+    pub joins_as_backup: bool,
     /// What part of the switch is controlled; none is all of it.
     pub role: Option<String>,
     /// How long connecting, with arbitration, may take.
@@ -151,6 +154,7 @@ impl Default for SessionOptions {
     fn default() -> Self {
         Self {
             election_id: 1,
+            joins_as_backup: false,
             role: None,
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),

@@ -11,6 +11,7 @@ mod arbitration;
 mod convert;
 mod error;
 mod read;
+mod run;
 mod service;
 mod state;
 mod write;
@@ -25,6 +26,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Identity, Server as GrpcServer, ServerTlsConfig};
+
+pub use self::run::{LostPort, RunError, RunOptions, RunningSwitch};
 
 use self::service::Service;
 use crate::{Switch, Timestamp};
@@ -214,6 +217,12 @@ impl Server {
     /// What it did not deliver so far.
     pub fn counters(&self) -> ServerCounters {
         self.service.counters()
+    }
+
+    /// Stops, and returns when its address is free again.
+    pub async fn stop(mut self) {
+        self.service.close();
+        self.tasks.shutdown().await;
     }
 
     /// Waits until the server stops, which it does by itself only if something is broken.

@@ -51,7 +51,7 @@ fn a_second_controller_takes_over_and_the_first_is_told() {
         };
         let backup = Standing::Backup {
             has_primary: true,
-            highest: Some(second.election_id()),
+            highest: second.election_id(),
         };
         assert_eq!(told, backup);
         let refused = first
@@ -96,7 +96,7 @@ fn a_switch_that_restarts_is_noticed_and_can_be_set_up_again() {
         let switch = TestSwitch::start().await;
         let address = switch.server.address();
         let mut session = switch.primary().await;
-        drop(switch);
+        switch.server.stop().await;
         let ended = loop {
             match session.standing_changed().await {
                 Standing::Ended { reason } => break reason,
