@@ -36,8 +36,9 @@ const BYTE_COUNT_BITS: u8 = 48;
 /// FlowRadar on P4 switches, through P4Runtime: load, route, read
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Switches are named by a topology file (docs/p4.md) or one by one:
+Switches are named one by one, or by a topology file (docs/p4.md).
 
+Examples:
   flowradar p4 deploy --switch s1=127.0.0.1:9559    load the reference program
   flowradar p4 read --switch s1=127.0.0.1:9559 --out flowsets
                                                     end an epoch and read it

@@ -1,10 +1,14 @@
-//! Getting flowsets out of a switch: three ways behind one trait.
+//! Getting flowsets out of a switch: different ways behind one trait.
 //!
 //! | reader | needs | for |
 //! | --- | --- | --- |
 //! | [`PacketReader`] | packet I/O | every target that runs the program, bmv2 above all |
 //! | [`RegisterReader`] | packet I/O, and reads of registers by P4Runtime | targets that implement them, as `flowradar-switch` does |
-//! | BFRT | a Tofino switch's own gRPC | see `docs/p4.md`: not part of this crate |
+//!
+//! A third way, BFRT, is the gRPC of Tofino switches. It is not implemented here: crate `rbfrt` speaks it
+//! and builds with cargo alone, but without a switch or its model nothing could be held to it. A reader on
+//! it implements [`FlowsetReader`], reads a register once per pipe, and adds the pipes up: XORs by XOR,
+//! counts by addition.
 //!
 //! What a reader cannot do by its own way (changing epochs must be one moment for all tables) it does by
 //! packets. Readers clear nothing that they were not told to clear.
