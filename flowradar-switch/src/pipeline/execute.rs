@@ -75,6 +75,16 @@ impl Machine<'_> {
                     }
                 }
                 Op::Jump { to } => pc = to as usize,
+                Op::JumpIfEqual { a, b, to } => {
+                    if at!(a) == at!(b) {
+                        pc = to as usize;
+                    }
+                }
+                Op::JumpIfNotEqual { a, b, to } => {
+                    if at!(a) != at!(b) {
+                        pc = to as usize;
+                    }
+                }
                 Op::JumpIfZero { condition, to } => {
                     if at!(condition) == 0 {
                         pc = to as usize;
@@ -162,6 +172,10 @@ impl Machine<'_> {
                     at!(to) = at!(a).wrapping_sub(at!(b)) & low(bits);
                 }
                 Op::Xor { to, a, b } => at!(to) = at!(a) ^ at!(b),
+                Op::ShiftLeftOr { to, a, amount, b } => at!(to) = at!(a) << (amount & 63) | at!(b),
+                Op::XorShiftRight { to, a, b, amount } => {
+                    at!(to) = at!(a) ^ at!(b) >> (amount & 63);
+                }
                 Op::ClampUnsigned { to, from, bits } => at!(to) = at!(from).min(low(bits)),
                 Op::RemoveHeader { valid, .. } if at!(valid) == 0 => {}
                 Op::Count { counter, index } => {

@@ -84,19 +84,32 @@ pub(super) fn gather(
     let slot = |slot: u16| slots[usize::from(slot)];
     let mut writer = BitWriter::new(bytes);
     for input in &calculation.input {
-        match *input {
+        match input {
             Input::Bits {
                 slot: field,
                 bits,
                 valid,
             } => {
-                if slot(valid) != 0 {
-                    writer.push(slot(field), bits.into());
+                if slot(*valid) != 0 {
+                    writer.push(slot(*field), (*bits).into());
                 }
             }
-            Input::Constant { value, bits } => writer.push(value, bits.into()),
+            Input::Run { groups, valid } => {
+                if slot(*valid) == 0 {
+                    continue;
+                }
+                if writer.pending_bits == 0 {
+                    super::store(slots, groups, writer.bytes);
+                    continue;
+                }
+                for part in &groups.parts {
+                    let value = slot(part.slot) >> part.slot_shift & low(part.bits);
+                    writer.push(value, part.bits.into());
+                }
+            }
+            Input::Constant { value, bits } => writer.push(*value, (*bits).into()),
             Input::Header { header } => {
-                let header = &layout.headers[usize::from(header)];
+                let header = &layout.headers[usize::from(*header)];
                 if slot(header.valid) == 0 {
                     continue;
                 }
@@ -111,7 +124,7 @@ pub(super) fn gather(
                 }
             }
             Input::Variable { header } => {
-                let header = &layout.headers[usize::from(header)];
+                let header = &layout.headers[usize::from(*header)];
                 if slot(header.valid) != 0 {
                     variable(header, slots, &mut writer);
                 }

@@ -72,6 +72,8 @@ pub struct Pipeline {
     waiting: VecDeque<Packet>,
     spare: Vec<Packet>,
     scratch: Vec<u8>,
+    /// Where touched headers are in the deparser.
+    order: Vec<u16>,
 }
 
 /// What a pipeline wants to be sent; reuse one to allocate nothing per packet.
@@ -127,6 +129,7 @@ impl Pipeline {
             waiting: VecDeque::new(),
             spare: Vec::new(),
             scratch: Vec::new(),
+            order: Vec::new(),
         };
         pipeline.add_program_entries();
         pipeline
@@ -399,22 +402,24 @@ impl Pipeline {
             }
         }
         let start = bytes.len();
-        for (valid, header) in &program.deparser {
-            if self.slots[usize::from(*valid)] == 0 {
-                continue;
+        if self.is_all_touched {
+            for position in 0..program.deparser.len() {
+                self.deparse_header(program, position, bytes);
             }
-            let header = &program.layout.headers[usize::from(*header)];
-            store(&self.slots, &header.head, bytes);
-            if let Some(variable) = header.variable {
-                let length = self.slots[usize::from(variable.length)];
-                let first = usize::from(variable.first_slot);
-                let end = bytes.len() + length.min(variable.max_bytes.into()) as usize;
-                for word in &self.slots[first..first + length.div_ceil(8) as usize] {
-                    bytes.extend_from_slice(&word.to_be_bytes());
-                }
-                bytes.truncate(end);
-                store(&self.slots, &header.tail, bytes);
+        } else {
+            // Only what was touched can be valid; there are far fewer of them than headers.
+            let mut order = std::mem::take(&mut self.order);
+            let positions = self.state.touched.iter();
+            order.extend(
+                positions
+                    .filter_map(|header| *program.deparser_positions.get(usize::from(*header))?),
+            );
+            order.sort_unstable();
+            order.dedup();
+            for position in order.drain(..) {
+                self.deparse_header(program, position.into(), bytes);
             }
+            self.order = order;
         }
         bytes.extend_from_slice(
             self.buffer
@@ -425,6 +430,26 @@ impl Pipeline {
         if truncate != 0 {
             let length = usize::try_from(truncate - 1).unwrap_or(usize::MAX);
             bytes.truncate(start.saturating_add(length));
+        }
+    }
+
+    /// Appends a header if it is valid.
+    fn deparse_header(&self, program: &Program, position: usize, bytes: &mut Vec<u8>) {
+        let (valid, header) = program.deparser[position];
+        if self.slots[usize::from(valid)] == 0 {
+            return;
+        }
+        let header = &program.layout.headers[usize::from(header)];
+        store(&self.slots, &header.head, bytes);
+        if let Some(variable) = header.variable {
+            let length = self.slots[usize::from(variable.length)];
+            let first = usize::from(variable.first_slot);
+            let end = bytes.len() + length.min(variable.max_bytes.into()) as usize;
+            for word in &self.slots[first..first + length.div_ceil(8) as usize] {
+                bytes.extend_from_slice(&word.to_be_bytes());
+            }
+            bytes.truncate(end);
+            store(&self.slots, &header.tail, bytes);
         }
     }
 

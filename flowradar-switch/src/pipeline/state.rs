@@ -65,7 +65,7 @@ pub struct PipelineCounters {
 pub(super) struct State {
     pub(super) registers: Vec<RegisterCells>,
     pub(super) indirect_counters: Vec<Vec<CounterData>>,
-    pub(super) meters: Vec<Vec<Option<Meter>>>,
+    pub(super) meters: Vec<Vec<Option<Box<Meter>>>>,
     pub(super) tables: Vec<TableState>,
     pub(super) profiles: Vec<ProfileState>,
     pub(super) digests: Vec<DigestState>,

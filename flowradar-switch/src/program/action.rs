@@ -118,8 +118,7 @@ pub(super) fn primitives(
             "_jump_if_zero" => {
                 let condition = compiler.slot(&primitive.parameters, 0)?;
                 let target = compiler.jump_target(&primitive.parameters, 1)?;
-                jumps.push((compiler.assembler.here(), target));
-                compiler.push(Op::JumpIfZero { condition, to: 0 })?;
+                jumps.push((compiler.assembler.jump_if_false(&place, condition)?, target));
             }
             op => {
                 exits |= op == "exit";

@@ -101,10 +101,39 @@ impl Assembler {
         Ok(())
     }
 
+    /// Jumps if a Boolean is false; yields the jump's place. The comparison that computed the Boolean
+    /// becomes part of the jump if it can.
+    pub(super) fn jump_if_false(
+        &mut self,
+        place: &str,
+        condition: Slot,
+    ) -> Result<Label, LoadError> {
+        let to = 0;
+        let op = match self.code.last() {
+            Some(&Op::Equal { a, b, .. }) if self.is_last_result(condition) => {
+                self.code.pop();
+                Op::JumpIfNotEqual { a, b, to }
+            }
+            Some(&Op::NotEqual { a, b, .. }) if self.is_last_result(condition) => {
+                self.code.pop();
+                Op::JumpIfEqual { a, b, to }
+            }
+            _ => Op::JumpIfZero { condition, to },
+        };
+        let label = self.here();
+        self.push(place, op)?;
+        Ok(label)
+    }
+
     /// Sets where the jump at `from` goes.
     pub(super) fn patch(&mut self, from: Label, target: Label) {
         match self.code.get_mut(from as usize) {
-            Some(Op::Jump { to } | Op::JumpIfZero { to, .. }) => *to = target,
+            Some(
+                Op::Jump { to }
+                | Op::JumpIfEqual { to, .. }
+                | Op::JumpIfNotEqual { to, .. }
+                | Op::JumpIfZero { to, .. },
+            ) => *to = target,
             other => unreachable!("only jumps are patched, not {other:?}"),
         }
         self.statement = self.code.len();
@@ -724,7 +753,10 @@ impl Assembler {
         let a = self.extend(scope, a, limbs)?;
         let b = self.extend(scope, b, limbs)?;
         let to = self.temporary(scope, limbs.into())?;
-        let op = if limbs == 1 {
+        let op = if let Some(fused) = self.fused(narrow, to, a, b).filter(|_| limbs == 1) {
+            self.code.pop();
+            fused
+        } else if limbs == 1 {
             let bits = 64;
             match narrow {
                 NarrowKind::Add => Op::Add { to, a, b, bits },
@@ -749,6 +781,46 @@ impl Assembler {
             range,
             is_exact,
         })
+    }
+
+    /// A shift that was computed just now together with what is done with it: hash functions are full
+    /// of these.
+    fn fused(&self, kind: NarrowKind, to: Slot, a: Slot, b: Slot) -> Option<Op> {
+        match (kind, *self.code.last()?) {
+            (
+                NarrowKind::Xor,
+                Op::ShiftRightBy {
+                    to: shifted,
+                    a: from,
+                    amount,
+                    bits: 64,
+                },
+            ) if shifted == b && a != b && amount < 64 && self.is_last_result(shifted) => {
+                Some(Op::XorShiftRight {
+                    to,
+                    a,
+                    b: from,
+                    amount,
+                })
+            }
+            (
+                NarrowKind::Or,
+                Op::ShiftLeftBy {
+                    to: shifted,
+                    a: from,
+                    amount,
+                    bits: 64,
+                },
+            ) if shifted == a && a != b && amount < 64 && self.is_last_result(shifted) => {
+                Some(Op::ShiftLeftOr {
+                    to,
+                    a: from,
+                    amount,
+                    b,
+                })
+            }
+            _ => None,
+        }
     }
 
     fn and(
@@ -1410,10 +1482,12 @@ impl Op {
             | Self::Select { to, .. }
             | Self::ShiftLeft { to, .. }
             | Self::ShiftLeftBy { to, .. }
+            | Self::ShiftLeftOr { to, .. }
             | Self::ShiftRight { to, .. }
             | Self::ShiftRightBy { to, .. }
             | Self::Subtract { to, .. }
-            | Self::Xor { to, .. } => Some(to),
+            | Self::Xor { to, .. }
+            | Self::XorShiftRight { to, .. } => Some(to),
             _ => None,
         }
     }
@@ -1445,8 +1519,10 @@ impl Op {
             | Self::Or { to, .. }
             | Self::Remainder { to, .. }
             | Self::Select { to, .. }
+            | Self::ShiftLeftOr { to, .. }
             | Self::ShiftRight { to, .. }
             | Self::Xor { to, .. }
+            | Self::XorShiftRight { to, .. }
                 if new_bits == 64 =>
             {
                 *to = new_to;

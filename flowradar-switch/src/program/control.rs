@@ -284,9 +284,7 @@ impl<'a> ControlContext<'a> {
         };
         let expression = scope.boolean(Expression::new(scope, &conditional.expression)?)?;
         let condition = self.assembler.boolean(scope, &expression)?;
-        let jump = self.assembler.here();
-        self.assembler
-            .push(&place, Op::JumpIfZero { condition, to: 0 })?;
+        let jump = self.assembler.jump_if_false(&place, condition)?;
         self.assembler.end_statement();
         Ok(jump)
     }

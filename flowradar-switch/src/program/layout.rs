@@ -504,30 +504,41 @@ impl HeaderLayout {
 impl BitGroups {
     /// The windows for fields that follow each other on the wire, from `byte_offset` on.
     pub(super) fn new(fields: &[FieldLayout], byte_offset: usize) -> Self {
+        let parts = fields
+            .iter()
+            .filter(|field| !field.is_variable)
+            .flat_map(|field| {
+                (0..field.limbs).rev().map(|limb| {
+                    let bits = (field.bits - u32::from(limb) * 64).min(64) as u8;
+                    (field.slot + Slot::from(limb), bits)
+                })
+            });
+        Self::of_parts(parts, byte_offset)
+    }
+
+    /// The windows for the low bits of slots.
+    pub(super) fn of_parts(slots: impl Iterator<Item = (Slot, u8)>, byte_offset: usize) -> Self {
         let mut groups = Self::default();
         let mut pending: Vec<BitPart> = Vec::new();
         let mut pending_bits = 0;
         let mut offset = byte_offset;
-        for field in fields.iter().filter(|field| !field.is_variable) {
-            for limb in (0..field.limbs).rev() {
-                let slot = field.slot + Slot::from(limb);
-                let mut left = (field.bits - u32::from(limb) * 64).min(64);
-                let mut continues = false;
-                while left > 0 {
-                    let bits = left.min(64 - pending_bits);
-                    left -= bits;
-                    pending_bits += bits;
-                    pending.push(BitPart {
-                        slot,
-                        slot_shift: left as u8,
-                        window_shift: (64 - pending_bits) as u8,
-                        bits: bits as u8,
-                        continues,
-                    });
-                    continues = true;
-                    if pending_bits == 64 {
-                        groups.close(&mut pending, &mut pending_bits, &mut offset);
-                    }
+        for (slot, bits) in slots {
+            let mut left = u32::from(bits);
+            let mut continues = false;
+            while left > 0 {
+                let bits = left.min(64 - pending_bits);
+                left -= bits;
+                pending_bits += bits;
+                pending.push(BitPart {
+                    slot,
+                    slot_shift: left as u8,
+                    window_shift: (64 - pending_bits) as u8,
+                    bits: bits as u8,
+                    continues,
+                });
+                continues = true;
+                if pending_bits == 64 {
+                    groups.close(&mut pending, &mut pending_bits, &mut offset);
                 }
             }
         }

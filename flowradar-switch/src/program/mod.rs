@@ -50,6 +50,8 @@ pub struct Program {
     pub(crate) egress: Label,
     /// The headers in the order in which they are sent, each with the slot that says whether it is.
     pub(crate) deparser: Vec<(Slot, u16)>,
+    /// Where each header is in the deparser, if it is.
+    pub(crate) deparser_positions: Vec<Option<u16>>,
     pub(crate) checksums: Vec<Checksum>,
     pub(crate) standard: StandardMetadata,
     /// Holds the port that drops.
@@ -202,6 +204,10 @@ impl Program {
         let (tables, profiles) = (control.tables, control.profiles);
         let checksums = checksums(&document, scope, &mut assembler)?;
         let deparser = deparser(&document, &layout)?;
+        let mut deparser_positions = vec![None; layout.headers.len()];
+        for (position, (_, header)) in (0..).zip(&deparser) {
+            deparser_positions[usize::from(*header)] = Some(position);
+        }
         let Assembler {
             code,
             constants,
@@ -222,6 +228,7 @@ impl Program {
             ingress,
             egress,
             deparser,
+            deparser_positions,
             checksums,
             standard,
             drop_port,
@@ -443,6 +450,14 @@ fn deparser(document: &Document, layout: &Layout) -> Result<Vec<(Slot, u16)>, Lo
         }
         Ok((header.valid, index))
     };
+    let mut seen = HashSet::new();
+    if let Some(twice) = deparser.order.iter().find(|name| !seen.insert(*name)) {
+        return Err(unsupported(
+            "the deparser",
+            &format!("sending header {twice} twice"),
+        ));
+    }
+    objects::index("the deparser", "headers", deparser.order.len())?;
     deparser.order.iter().map(header).collect()
 }
 

@@ -3,12 +3,15 @@
 
 use super::expression::Constant;
 use super::json::{self, Document, TypedValue};
-use super::layout::{FieldLayout, Layout};
+use super::layout::{BitGroups, FieldLayout, Layout};
 use super::op::Slot;
 use super::{LoadError, invalid, too_large, unsupported};
 
-/// How many cells all arrays of a kind may have together.
-const MAX_CELLS: u64 = 1 << 28;
+/// How many 64-bit words all registers may have together.
+const MAX_REGISTER_WORDS: u64 = 1 << 28;
+
+/// How many cells all counters may have together, and all meters.
+const MAX_CELLS: u64 = 1 << 24;
 
 /// How long the fields of a calculation may be, in bytes.
 const MAX_INPUT_BYTES: u64 = 16_384;
@@ -64,10 +67,26 @@ pub(crate) struct Calculation {
 /// A part of what a hash is over. Parts of headers that are not valid are left out.
 #[derive(Clone, Debug)]
 pub(crate) enum Input {
-    Bits { slot: Slot, bits: u8, valid: Slot },
-    Constant { value: u64, bits: u8 },
-    Header { header: u16 },
-    Variable { header: u16 },
+    Bits {
+        slot: Slot,
+        bits: u8,
+        valid: Slot,
+    },
+    Constant {
+        value: u64,
+        bits: u8,
+    },
+    Header {
+        header: u16,
+    },
+    /// Fields of one header that follow each other, whole bytes together.
+    Run {
+        groups: BitGroups,
+        valid: Slot,
+    },
+    Variable {
+        header: u16,
+    },
 }
 
 /// The hash algorithms of bmv2 that work without configuration.
@@ -220,7 +239,8 @@ impl Objects {
                 return Err(too_large(&place, "bits", register.bitwidth, 4096));
             }
             let limbs = register.bitwidth.div_ceil(64);
-            cells = count_cells(&place, cells, register.size.saturating_mul(limbs))?;
+            let words = register.size.saturating_mul(limbs);
+            cells = count_cells(&place, cells, words, MAX_REGISTER_WORDS)?;
             self.registers.push(Register {
                 name: register.name.clone(),
                 size: register.size as usize,
@@ -237,7 +257,7 @@ impl Objects {
             let Some(size) = counter.size else {
                 return Err(invalid("counter", &counter.name, "has no size"));
             };
-            cells = count_cells(&place, cells, size)?;
+            cells = count_cells(&place, cells, size, MAX_CELLS)?;
             self.counters.push(Counter {
                 name: counter.name.clone(),
                 size: size as usize,
@@ -259,7 +279,7 @@ impl Objects {
             } else {
                 meter.size.unwrap_or_default()
             };
-            cells = count_cells(&place, cells, size)?;
+            cells = count_cells(&place, cells, size, MAX_CELLS)?;
             let target = match (&meter.result_target, meter.is_direct) {
                 (Some((header, field)), true) => {
                     let field = layout.field(&place, header, field)?;
@@ -425,7 +445,45 @@ fn inputs(
             MAX_INPUT_BYTES * 8,
         ));
     }
-    Ok((input, with_payload))
+    Ok((with_runs(input), with_payload))
+}
+
+/// Puts together fields of one header that follow each other, if they are whole bytes.
+fn with_runs(input: Vec<Input>) -> Vec<Input> {
+    let mut runs = Vec::new();
+    let mut parts: Vec<(Slot, u8)> = Vec::new();
+    let mut of_header = None;
+    for next in input.into_iter().map(Some).chain([None]) {
+        if let Some(Input::Bits { slot, bits, valid }) = &next
+            && of_header.is_none_or(|header| header == *valid)
+        {
+            of_header = Some(*valid);
+            parts.push((*slot, *bits));
+            continue;
+        }
+        if let Some(valid) = of_header.take() {
+            let bits: u32 = parts.iter().map(|(_, bits)| u32::from(*bits)).sum();
+            if bits.is_multiple_of(8) {
+                let groups = BitGroups::of_parts(parts.drain(..), 0);
+                runs.push(Input::Run { groups, valid });
+            } else {
+                runs.extend(
+                    parts
+                        .drain(..)
+                        .map(|(slot, bits)| Input::Bits { slot, bits, valid }),
+                );
+            }
+        }
+        match next {
+            Some(Input::Bits { slot, bits, valid }) => {
+                of_header = Some(valid);
+                parts.push((slot, bits));
+            }
+            Some(other) => runs.push(other),
+            None => {}
+        }
+    }
+    runs
 }
 
 fn names<'a>(place: &str, element: &'a TypedValue) -> Result<(&'a str, &'a str), LoadError> {
@@ -447,14 +505,14 @@ fn constant(place: &str, element: &TypedValue) -> Result<Constant, LoadError> {
         })
 }
 
-fn count_cells(place: &str, before: u64, size: u64) -> Result<u64, LoadError> {
+fn count_cells(place: &str, before: u64, size: u64, limit: u64) -> Result<u64, LoadError> {
     let cells = before.saturating_add(size);
-    if cells > MAX_CELLS {
+    if cells > limit {
         return Err(too_large(
             place,
             "cells, with the arrays before it",
             cells,
-            MAX_CELLS,
+            limit,
         ));
     }
     Ok(cells)

@@ -23,6 +23,16 @@ pub(crate) enum Op {
     Jump {
         to: Label,
     },
+    JumpIfEqual {
+        a: Slot,
+        b: Slot,
+        to: Label,
+    },
+    JumpIfNotEqual {
+        a: Slot,
+        b: Slot,
+        to: Label,
+    },
     JumpIfZero {
         condition: Slot,
         to: Label,
@@ -147,6 +157,20 @@ pub(crate) enum Op {
         b: Slot,
     },
 
+    /// `a << amount | b`.
+    ShiftLeftOr {
+        to: Slot,
+        a: Slot,
+        amount: u8,
+        b: Slot,
+    },
+    /// `a ^ b >> amount`.
+    XorShiftRight {
+        to: Slot,
+        a: Slot,
+        b: Slot,
+        amount: u8,
+    },
     /// Numbers that are too large become all ones.
     ClampUnsigned {
         to: Slot,

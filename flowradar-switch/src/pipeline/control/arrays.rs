@@ -102,7 +102,7 @@ impl Pipeline {
         let size = cells.len();
         match cells.get_mut(index) {
             Some(cell) => {
-                *cell = config.map(|config| Meter::new(config, now));
+                *cell = config.map(|config| Box::new(Meter::new(config, now)));
                 Ok(())
             }
             None => Err(out_of_range("meter", meter, size, index)),
