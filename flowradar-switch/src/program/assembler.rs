@@ -847,7 +847,11 @@ impl Assembler {
                 return Ok(number);
             }
             if bits > wanted {
+                let limbs = Need::Low(wanted).limbs().max(number.limbs);
+                let slot = self.extend(scope, number, limbs)?;
                 return Ok(Number {
+                    slot,
+                    limbs,
                     is_exact: false,
                     ..number
                 });
