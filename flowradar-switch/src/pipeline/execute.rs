@@ -44,15 +44,13 @@ impl Machine<'_> {
     pub(super) fn run(&mut self, start: Label) -> Result<(), u64> {
         let program = self.program;
         let code = program.code.as_slice();
-        let mut pc = start as usize;
-        let mut after_action = 0_usize;
+        // What is at a label and after it; labels are within the code, which ends with `Finish`.
+        let from = |label: Label| code.get(label as usize..).unwrap_or_default().iter();
+        let mut next = from(start);
+        let mut after_action = 0;
         let mut is_exiting = false;
         let mut parser_steps = 0;
-        loop {
-            let Some(op) = code.get(pc) else {
-                return Ok(());
-            };
-            pc += 1;
+        while let Some(op) = next.next() {
             let slots = &mut *self.slots;
             macro_rules! at {
                 ($slot:expr) => {
@@ -61,11 +59,11 @@ impl Machine<'_> {
             }
             match *op {
                 Op::Apply { table } => match self.apply(table) {
-                    (Some(action), next) => {
-                        pc = action as usize;
-                        after_action = next as usize;
+                    (Some(action), after) => {
+                        next = from(action);
+                        after_action = after;
                     }
-                    (None, next) => pc = next as usize,
+                    (None, after) => next = from(after),
                 },
                 Op::Exit => is_exiting = true,
                 Op::Finish => return Ok(()),
@@ -74,27 +72,27 @@ impl Machine<'_> {
                         return Ok(());
                     }
                 }
-                Op::Jump { to } => pc = to as usize,
+                Op::Jump { to } => next = from(to),
                 Op::JumpIfEqual { a, b, to } => {
                     if at!(a) == at!(b) {
-                        pc = to as usize;
+                        next = from(to);
                     }
                 }
                 Op::JumpIfNotEqual { a, b, to } => {
                     if at!(a) != at!(b) {
-                        pc = to as usize;
+                        next = from(to);
                     }
                 }
                 Op::JumpIfZero { condition, to } => {
                     if at!(condition) == 0 {
-                        pc = to as usize;
+                        next = from(to);
                     }
                 }
                 Op::Return => {
                     if is_exiting {
                         return Ok(());
                     }
-                    pc = after_action;
+                    next = from(after_action);
                 }
                 Op::Add { to, a, b, bits } => {
                     at!(to) = at!(a).wrapping_add(at!(b)) & low(bits);
@@ -212,10 +210,10 @@ impl Machine<'_> {
                 } => {
                     let cells = &mut self.state.registers[usize::from(register)];
                     let index = at!(index);
-                    let limbs = cells.limbs();
-                    let is_written = if limbs == 1 {
+                    let is_written = if cells.bits <= 64 {
                         cells.write(index, at!(from))
                     } else {
+                        let limbs = cells.limbs();
                         let from = usize::from(from);
                         cells.write_wide(index, slots.get(from..from + limbs).unwrap_or_default())
                     };
@@ -224,19 +222,20 @@ impl Machine<'_> {
                 Op::Extract { header } => self.extract(header)?,
                 Op::Transition { state } => {
                     parser_steps += 1;
-                    let next = self.transition(state);
-                    if next == ACCEPT {
+                    let state = self.transition(state);
+                    if state == ACCEPT {
                         return Ok(());
                     }
                     if parser_steps >= MAX_PARSER_STEPS {
                         self.state.counters.parser_loops += 1;
                         return Err(program.errors.parser_timeout);
                     }
-                    pc = program.parser.states[usize::from(next)].start as usize;
+                    next = from(program.parser.states[usize::from(state)].start);
                 }
                 ref other => self.rare(other)?,
             }
         }
+        Ok(())
     }
 
     /// Applies a table; yields the action's code, if any, and where to go on.
