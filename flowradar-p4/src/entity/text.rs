@@ -112,7 +112,7 @@ mod tests {
             (
                 MatchKind::Ternary,
                 "10.0.0.0/8",
-                Match::ternary(address.clone(), 0xff00_0000_u32),
+                Match::ternary(address, 0xff00_0000_u32),
             ),
             (
                 MatchKind::Ternary,

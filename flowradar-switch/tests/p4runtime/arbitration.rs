@@ -98,9 +98,8 @@ fn a_switch_that_restarts_is_noticed_and_can_be_set_up_again() {
         let mut session = switch.primary().await;
         switch.server.stop().await;
         let ended = loop {
-            match session.standing_changed().await {
-                Standing::Ended { reason } => break reason,
-                _ => {}
+            if let Standing::Ended { reason } = session.standing_changed().await {
+                break reason;
             }
         };
         assert!(!ended.is_empty());
