@@ -209,8 +209,14 @@ impl ModelSwitch {
             0,
         ];
         for bank in &self.banks {
-            let v4 = bank.v4.as_ref().map_or(Totals::default(), |v4| v4.totals);
-            let v6 = bank.v6.as_ref().map_or(Totals::default(), |v6| v6.totals);
+            let v4 = bank
+                .v4
+                .as_ref()
+                .map_or_else(Totals::default, |v4| v4.totals);
+            let v6 = bank
+                .v6
+                .as_ref()
+                .map_or_else(Totals::default, |v6| v6.totals);
             let words = [
                 bank.epoch,
                 bank.seed,
@@ -232,16 +238,10 @@ impl ModelSwitch {
 
 impl<K: FlowKey> ModelTable<K> {
     fn new(table: &TableConfig) -> Self {
-        let empty = SwitchCell {
-            flow_xor: K::from_words(K::Words::default()),
-            flow_count: 0,
-            packet_count: 0,
-            byte_count: 0,
-        };
         Self {
             table: *table,
             filter: FlowFilter::new(*table.layout().filter()),
-            cells: vec![empty; table.layout().table().cells()],
+            cells: vec![empty_cell(); table.layout().table().cells()],
             totals: Totals::default(),
         }
     }
@@ -301,7 +301,7 @@ impl<K: FlowKey> ModelTable<K> {
             let index = subtable * layout.subtable_cells() as usize + row as usize;
             let cell = &mut self.cells[index];
             if clears {
-                *cell = ModelTable::<K>::new(&self.table).cells[0];
+                *cell = empty_cell();
             }
             let mut key = vec![0; K::KIND.bytes()];
             cell.flow_xor.write_bytes(&mut key);
@@ -353,5 +353,14 @@ impl<K: FlowKey> ModelTable<K> {
         if clears {
             self.filter.clear();
         }
+    }
+}
+
+fn empty_cell<K: FlowKey>() -> SwitchCell<K> {
+    SwitchCell {
+        flow_xor: K::from_words(K::Words::default()),
+        flow_count: 0,
+        packet_count: 0,
+        byte_count: 0,
     }
 }
