@@ -3,7 +3,7 @@
 //!
 //! One [`SwitchAgent`] looks after one switch, and lives through everything that may happen to it: a
 //! switch that restarts gets its program and tables again; a controller that restarts finds what was
-//! left; a switch that is slow has its epochs merged, which is said ([`AgentEvent::EpochDrained`]); one
+//! left; a switch that is slow has its epochs merged, which is said ([`AgentEventKind::EpochDrained`]); one
 //! that is away is tried again, less and less often. Switches do not wait for each other.
 //!
 //! A bank is cleared only when its flowsets are safe. A crash at any moment delivers them once more at
