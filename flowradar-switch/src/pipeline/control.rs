@@ -5,6 +5,8 @@ mod profiles;
 mod replication;
 mod tables;
 
+pub(crate) use tables::check_program_entries;
+
 use super::Pipeline;
 use super::table::Choice;
 use crate::Value;

@@ -21,6 +21,7 @@ use crate::program::parser::ACCEPT;
 use crate::runtime::{DigestList, IdleNotification};
 use crate::{Program, Timestamp, Value};
 
+pub(crate) use control::check_program_entries;
 use digest::DigestOutcome;
 use execute::{Frame, Machine, PADDING};
 pub use state::PipelineCounters;

@@ -746,10 +746,9 @@ fn match_value(place: &str, key: &Key, json: &json::EntryMatch) -> Result<MatchV
                 Some(mask) => value(place, mask)?,
                 None => Value::ones(key.bits),
             };
-            MatchValue::Ternary {
-                value: whole()?,
-                mask,
-            }
+            // The bits outside of the mask do not matter.
+            let value = masked(&whole()?, &mask);
+            MatchValue::Ternary { value, mask }
         }
         (KeyKind::Range, "range") => MatchValue::Range {
             low: text(json.start.as_deref())?,
@@ -763,6 +762,16 @@ fn match_value(place: &str, key: &Key, json: &json::EntryMatch) -> Result<MatchV
             });
         }
     })
+}
+
+fn masked(value: &Value, mask: &Value) -> Value {
+    let bytes = value
+        .as_be_bytes()
+        .iter()
+        .rev()
+        .zip(mask.as_be_bytes().iter().rev());
+    let masked: Vec<u8> = bytes.map(|(value, mask)| value & mask).collect();
+    Value::from_be_bytes(&masked.into_iter().rev().collect::<Vec<_>>())
 }
 
 fn value(place: &str, text: &str) -> Result<Value, LoadError> {

@@ -214,7 +214,7 @@ impl Program {
             accesses,
             ..
         } = assembler;
-        Ok(Self {
+        let program = Self {
             compiler: document.meta.and_then(|meta| meta.compiler),
             code,
             constants,
@@ -234,7 +234,14 @@ impl Program {
             drop_port,
             layout,
             objects,
-        })
+        };
+        crate::pipeline::check_program_entries(&program).map_err(|(table, error)| {
+            LoadError::Invalid {
+                place: format!("table {table}"),
+                reason: error.to_string(),
+            }
+        })?;
+        Ok(program)
     }
 
     /// What the JSON says about its compiler.

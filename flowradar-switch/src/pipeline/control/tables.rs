@@ -1,15 +1,17 @@
 //! Table entries and default actions.
 
+use std::collections::HashSet;
+
 use super::super::Pipeline;
 use super::super::arrays::Meter;
 use super::super::table::{Choice, Description, MAX_METADATA, Resolved, canonical};
 use super::{CallError, resolve_call};
-use crate::Timestamp;
 use crate::program::control::Table;
 use crate::runtime::{
     ActionCall, CounterData, EntryAction, EntryKey, EntryRef, EntryState, MeterConfig,
     OneShotAction, TableEntry, TableError,
 };
+use crate::{Program, Timestamp};
 
 /// The largest sum of weights of a one-shot entry.
 const MAX_ONE_SHOT: usize = 4096;
@@ -369,7 +371,7 @@ impl Pipeline {
             what,
         };
         match (action, table.profile) {
-            (EntryAction::Call(call), None) => self.resolve_action(table, call),
+            (EntryAction::Call(call), None) => resolve_action(&self.program, table, call),
             (EntryAction::Call(_), Some(_)) => Err(wrong(
                 "it takes its actions from a profile; give a member or a group",
             )),
@@ -412,38 +414,6 @@ impl Pipeline {
         }
     }
 
-    fn resolve_action(&self, table: &Table, call: &ActionCall) -> Result<Resolved, TableError> {
-        let allowed = table.actions.iter().map(|(action, _)| *action);
-        let (action, arguments) = resolve_call(&self.program, allowed, call).map_err(|error| {
-            let (table, action) = (table.name.clone(), call.action.clone());
-            match error {
-                CallError::Unknown => TableError::ActionUnknown { table, action },
-                CallError::Count { expected } => {
-                    let given = call.arguments.len();
-                    TableError::ArgumentCount {
-                        table,
-                        action,
-                        expected,
-                        given,
-                    }
-                }
-                CallError::Width { parameter, width } => TableError::ArgumentWidth {
-                    table,
-                    action,
-                    parameter,
-                    width,
-                },
-            }
-        })?;
-        let next = table.actions.iter().find(|(other, _)| *other == action);
-        let next = next.map_or(table.otherwise, |(_, next)| *next);
-        Ok(Resolved::Action {
-            action,
-            next,
-            arguments,
-        })
-    }
-
     fn resolve_one_shot(
         &self,
         table: &Table,
@@ -460,7 +430,10 @@ impl Pipeline {
         }
         let mut choice = Choice::default();
         for action in actions {
-            let resolved = (self.resolve_action(table, &action.call)?, action.watch_port);
+            let resolved = (
+                resolve_action(&self.program, table, &action.call)?,
+                action.watch_port,
+            );
             choice
                 .actions
                 .extend(std::iter::repeat_n(resolved, action.weight as usize));
@@ -494,4 +467,68 @@ impl Pipeline {
             };
         }
     }
+}
+
+/// Checks the entries and default actions that are part of a program; yields the table's name with the
+/// error.
+pub(crate) fn check_program_entries(program: &Program) -> Result<(), (String, TableError)> {
+    for table in &program.tables {
+        let explain = |error| (table.name.clone(), error);
+        let mut keys = HashSet::new();
+        if table.profile.is_some() && !(table.entries.is_empty() && table.default.is_none()) {
+            let what = "entries of the program for a table with an action profile";
+            return Err(explain(TableError::Implementation {
+                table: table.name.clone(),
+                what,
+            }));
+        }
+        if let Some(call) = &table.default {
+            resolve_action(program, table, call).map_err(explain)?;
+        }
+        for (key, call) in &table.entries {
+            if !keys.insert(canonical(table, key).map_err(explain)?) {
+                return Err(explain(TableError::EntryExists {
+                    table: table.name.clone(),
+                }));
+            }
+            resolve_action(program, table, call).map_err(explain)?;
+        }
+    }
+    Ok(())
+}
+
+fn resolve_action(
+    program: &Program,
+    table: &Table,
+    call: &ActionCall,
+) -> Result<Resolved, TableError> {
+    let allowed = table.actions.iter().map(|(action, _)| *action);
+    let (action, arguments) = resolve_call(program, allowed, call).map_err(|error| {
+        let (table, action) = (table.name.clone(), call.action.clone());
+        match error {
+            CallError::Unknown => TableError::ActionUnknown { table, action },
+            CallError::Count { expected } => {
+                let given = call.arguments.len();
+                TableError::ArgumentCount {
+                    table,
+                    action,
+                    expected,
+                    given,
+                }
+            }
+            CallError::Width { parameter, width } => TableError::ArgumentWidth {
+                table,
+                action,
+                parameter,
+                width,
+            },
+        }
+    })?;
+    let next = table.actions.iter().find(|(other, _)| *other == action);
+    let next = next.map_or(table.otherwise, |(_, next)| *next);
+    Ok(Resolved::Action {
+        action,
+        next,
+        arguments,
+    })
 }
