@@ -1,0 +1,23 @@
+//! One suite, two targets: the embedded switch always, bmv2's `simple_switch_grpc` where it is on PATH.
+//!
+//! | `FLOWRADAR_TARGET` | runs on |
+//! | --- | --- |
+//! | `embedded` | the embedded switch |
+//! | `bmv2` | bmv2; fails where it cannot |
+//! | `both`, or not set | the embedded switch, and bmv2 where it can; says loudly where it cannot |
+//!
+//! bmv2 needs `simple_switch_grpc` and `ip` on PATH, and the right to make network interfaces (root). The
+//! test process holds the other end of every port, so it is the wire: it carries frames between
+//! switches, loses those that it is told to, and so knows what every switch saw.
+//!
+//! - [`targets`]: which targets to run on.
+//! - [`switch`]: a switch of either kind, with its ports.
+//! - [`network`]: switches, the wires between them, and the truth.
+//! - [`controller`]: a P4Runtime session, and draining.
+//! - [`frames`]: frames to send.
+
+pub mod controller;
+pub mod frames;
+pub mod network;
+pub mod switch;
+pub mod targets;
