@@ -16,6 +16,8 @@ fn every_command_has_help_with_examples() {
         "demo",
         "bench",
         "evaluate",
+        "p4",
+        "switch",
     ] {
         assert!(overview.contains(command), "{command}: {overview}");
         let help = flowradar([command, "--help"]).expect(0).stdout;
