@@ -347,7 +347,7 @@ mod tests {
                 found: KeyKind::V6
             })
         );
-        let mut beyond = filter.clone();
+        let mut beyond = filter;
         *beyond.last_mut().expect("a filter") |= 1 << 63;
         let bits = header.layout.filter().bits();
         assert!(
