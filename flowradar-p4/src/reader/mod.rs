@@ -5,8 +5,8 @@
 //! | [`PacketReader`] | packet I/O | every target that runs the program, bmv2 above all |
 //! | [`RegisterReader`] | packet I/O, and reads of registers by P4Runtime | targets that implement them, as `flowradar-switch` does |
 //!
-//! A third way, BFRT, is the gRPC of Tofino switches. It is not implemented here: crate `rbfrt` speaks it
-//! and builds with cargo alone, but without a switch or its model nothing could be held to it. A reader on
+//! A third way, BFRT, is the gRPC of Tofino switches. It is not implemented here: crate `rbfrt` speaks it,
+//! but without a switch or its model nothing could be held to it. A reader on
 //! it implements [`FlowsetReader`], reads a register once per pipe, and adds the pipes up: XORs by XOR,
 //! counts by addition.
 //!
