@@ -1,6 +1,7 @@
 //! One switch: what goes in comes out of the flowset, on every target.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -67,7 +68,11 @@ fn a_real_trace() {
     let path = "../../shared/data/3_tcp/WebattackXSS.pcap";
     let trace = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     let Ok(records) = read_pcap(&trace) else {
-        eprintln!("SKIPPED: a real trace: {} is not there", trace.display());
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: a real trace: {} is not there",
+            trace.display()
+        );
         return;
     };
     let frames: Vec<_> = records

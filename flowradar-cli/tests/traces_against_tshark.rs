@@ -5,6 +5,7 @@
 //! where they are missing.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -441,7 +442,11 @@ fn shared_data() -> Option<PathBuf> {
     if data.join("INDEX.md").is_file() {
         return Some(data);
     }
-    eprintln!("SKIPPED: no real traces in {}", data.display());
+    let _ = writeln!(
+        std::io::stderr(),
+        "SKIPPED: no real traces in {}",
+        data.display()
+    );
     None
 }
 
@@ -451,7 +456,7 @@ fn tshark_is_there() -> bool {
         .output()
         .is_ok_and(|output| output.status.success());
     if !is_there {
-        eprintln!("SKIPPED: tshark is not installed");
+        let _ = writeln!(std::io::stderr(), "SKIPPED: tshark is not installed");
     }
     is_there
 }

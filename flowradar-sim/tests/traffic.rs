@@ -1,6 +1,7 @@
 //! Loads, paths and keys of the traffic; reproducibility; what observers are shown.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::Write as _;
 use std::path::Path;
 
 use flowradar_core::decode::single_decode;
@@ -444,7 +445,11 @@ fn published_distributions_are_read() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/1_traces");
     for name in ["FbHdp_distribution.txt", "WebSearch_distribution.txt"] {
         let Ok(text) = std::fs::read_to_string(folder.join(name)) else {
-            eprintln!("SKIPPED: {name} is not in {}", folder.display());
+            let _ = writeln!(
+                std::io::stderr(),
+                "SKIPPED: {name} is not in {}",
+                folder.display()
+            );
             continue;
         };
         let sizes = FlowSizeCdf::parse(&text).expect("is published in this format");

@@ -6,6 +6,7 @@
 //! reads whatever an earlier packet left, or stops.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -35,7 +36,10 @@ fn the_same_packets_come_out() {
         .output()
         .is_err()
     {
-        eprintln!("SKIPPED: simple_switch is not on PATH, nothing to compare with");
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: simple_switch is not on PATH, nothing to compare with"
+        );
         return;
     }
     let mut random = Xoshiro256PlusPlus::seed_from_u64(1);

@@ -1,6 +1,7 @@
 //! Network interfaces as ports, on a pair of virtual ones. Needs the right to make them.
 #![cfg(target_os = "linux")]
 
+use std::io::Write as _;
 use std::process::Command;
 use std::time::Duration;
 
@@ -44,7 +45,10 @@ impl Drop for Cable {
 #[test]
 fn frames_cross_a_cable() {
     let Some(cable) = Cable::new() else {
-        eprintln!("SKIPPED: virtual interfaces cannot be made here (needs ip and CAP_NET_ADMIN)");
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: virtual interfaces cannot be made here (needs ip and CAP_NET_ADMIN)"
+        );
         return;
     };
     let (mut sender, _) = open_interface(&cable.ends[0]).expect("the interface is there");

@@ -1,6 +1,7 @@
 //! The P4 sources compile for layouts other than that of the reference program. Needs p4c-bm2-ss.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 
 use flowradar_core::hash::HashFamilyId;
@@ -32,7 +33,10 @@ fn compiles(name: &str, program: &ProgramConfig) {
     match run_compiler(&repository, folder.path(), source, &json, &p4info) {
         Ok(()) => {}
         Err(P4Error::Compiler(error)) => {
-            eprintln!("SKIPPED: {name}: p4c-bm2-ss is not on PATH: {error}");
+            let _ = writeln!(
+                std::io::stderr(),
+                "SKIPPED: {name}: p4c-bm2-ss is not on PATH: {error}"
+            );
             return;
         }
         Err(error) => panic!("{name}: {error}"),

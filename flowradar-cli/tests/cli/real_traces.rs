@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -22,7 +23,10 @@ fn captures_decode_to_what_tshark_counts() {
         .stdout(Stdio::null())
         .status();
     if !tshark.is_ok_and(|status| status.success()) {
-        eprintln!("SKIPPED: tshark is not installed, so captures have no independent count");
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: tshark is not installed, so captures have no independent count"
+        );
         return;
     }
     let mut traces = vec![shared("1_traces/caida2012_10k.pcap")];
@@ -31,7 +35,11 @@ fn captures_decode_to_what_tshark_counts() {
     }
     for trace in traces {
         if !trace.exists() {
-            eprintln!("SKIPPED: {} is not there", trace.display());
+            let _ = writeln!(
+                std::io::stderr(),
+                "SKIPPED: {} is not there",
+                trace.display()
+            );
             continue;
         }
         // One trace of the collection ends inside a record.
@@ -62,7 +70,11 @@ fn records_decode_to_what_a_map_counts() {
     for name in ["caida2012_10k.5tuple.dat", "ndpi_mix_a.5tuple.dat"] {
         let trace = shared("1_traces").join(name);
         let Ok(bytes) = fs::read(&trace) else {
-            eprintln!("SKIPPED: {} is not there", trace.display());
+            let _ = writeln!(
+                std::io::stderr(),
+                "SKIPPED: {} is not there",
+                trace.display()
+            );
             continue;
         };
         let mut counted = Counts::new();
@@ -88,7 +100,11 @@ fn records_decode_to_what_a_map_counts() {
 fn epochs_of_a_real_trace_add_up() {
     let trace = shared("1_traces/ndpi_mix_a.5tuple.dat");
     if !trace.exists() {
-        eprintln!("SKIPPED: {} is not there", trace.display());
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: {} is not there",
+            trace.display()
+        );
         return;
     }
     let times = shared("1_traces/ndpi_mix_a.ts.f64");

@@ -4,6 +4,7 @@
 //! not go together), in the folder that `FLOWRADAR_PYTHON_PEERS` names or in `target/python-peers`.
 //! `tests/p4runtime/peers/install` makes them.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -66,7 +67,8 @@ fn python(environment: &str) -> Option<PathBuf> {
     if python.exists() {
         return Some(python);
     }
-    eprintln!(
+    let _ = writeln!(
+        std::io::stderr(),
         "SKIPPED: {} is not there; flowradar-switch/tests/p4runtime/peers/install makes it",
         python.display()
     );
