@@ -1,0 +1,1 @@
+//! Flow exports over groups of collectors.
