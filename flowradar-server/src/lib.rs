@@ -1,0 +1,1 @@
+//! FlowRadar's collector as a service.
