@@ -11,13 +11,7 @@
 //! switches, loses those that it is told to, and so knows what every switch saw.
 //!
 //! - [`targets`]: which targets to run on.
-//! - [`switch`]: a switch of either kind, with its ports.
-//! - [`network`]: switches, the wires between them, and the truth.
-//! - [`controller`]: a P4Runtime session, and draining.
-//! - [`frames`]: frames to send.
+//! - [`switch`]: a switch of either kind, with its ports, for the networks of `flowradar-testbed`.
 
-pub mod controller;
-pub mod frames;
-pub mod network;
 pub mod switch;
 pub mod targets;

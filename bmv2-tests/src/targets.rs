@@ -50,21 +50,29 @@ pub fn targets() -> Vec<Target> {
     }
 }
 
+/// What tests may fail with, besides panics.
+pub type TestResult = Result<(), Box<dyn std::error::Error>>;
+
 /// Runs a test on all targets, one after the other, each within its own runtime.
-pub fn on_all_targets<T: Future<Output = ()>>(mut test: impl FnMut(Target) -> T) {
+///
+/// # Panics
+/// If the test fails on one of them.
+pub fn on_all_targets<T: Future<Output = TestResult>>(mut test: impl FnMut(Target) -> T) {
     for target in targets() {
         eprintln!("target: {target:?}");
-        run(test(target));
+        if let Err(error) = run(test(target)) {
+            panic!("{target:?}: {error}");
+        }
     }
 }
 
 /// Runs a test that ends, in a runtime of one thread.
-pub fn run(test: impl Future<Output = ()>) {
+pub fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime can be made");
-    runtime.block_on(test);
+    runtime.block_on(test)
 }
 
 /// Why bmv2 cannot run here.

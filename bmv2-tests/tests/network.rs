@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use bmv2_tests::controller::flowset;
-use bmv2_tests::frames::{Tuple4, udp4};
-use bmv2_tests::network::Network;
+use bmv2_tests::switch::TestSwitch;
 use bmv2_tests::targets::on_all_targets;
 use flowradar_collector::{NetDecodeOptions, net_decode};
 use flowradar_core::{FlowKeyV4, KeyKind};
 use flowradar_sim::{HostId, LinkDirection, Node, SwitchId, Topology};
+use flowradar_testbed::counts::flowset;
+use flowradar_testbed::frames::{Tuple4, udp4};
+use flowradar_testbed::{Network, Wires};
 
 /// Flows from every host to every other.
 const FLOWS: u16 = 4;
@@ -20,7 +21,7 @@ fn losses_are_found_on_the_right_link() {
         let lossy = lossy_link(&topology);
         let mut crossed: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
         let mut repeated = 0_u32;
-        let mut network = Network::start(target, topology.clone(), move |link, frame| {
+        let wires = Wires::new(move |link, frame| {
             if link != lossy {
                 return false;
             }
@@ -30,8 +31,9 @@ fn losses_are_found_on_the_right_link() {
             *packets += 1;
             repeated += u32::from(*packets > 1);
             *packets > 1 && repeated.is_multiple_of(7)
-        })
-        .await;
+        });
+        let start = async |ports| TestSwitch::start(target, ports).await;
+        let mut network = Network::start(topology.clone(), wires, start).await?;
 
         let hosts = topology.hosts();
         for round in 0..6_u16 {
@@ -56,7 +58,7 @@ fn losses_are_found_on_the_right_link() {
 
         let mut flowsets = vec![];
         for controller in network.controllers() {
-            flowsets.push(flowset(&controller.drain().await, KeyKind::V4));
+            flowsets.push(flowset(&controller.drain().await?, KeyKind::V4)?);
         }
         let decoded = net_decode::<FlowKeyV4, _>(&flowsets, &NetDecodeOptions::default());
         let decoded = decoded.expect("flowsets of one epoch");
@@ -108,6 +110,7 @@ fn losses_are_found_on_the_right_link() {
             "the wire did lose packets"
         );
         assert_eq!(found, truth);
+        Ok(())
     });
 }
 

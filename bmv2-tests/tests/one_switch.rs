@@ -6,8 +6,6 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bmv2_tests::controller::{Controller, Counts, decode, flowset};
-use bmv2_tests::frames::{Tuple4, ethernet, ipv4, ipv6, udp, udp4};
 use bmv2_tests::switch::TestSwitch;
 use bmv2_tests::targets::on_all_targets;
 use flowradar_core::decode::Proof;
@@ -17,6 +15,9 @@ use flowradar_p4::drain::{BankReader, DrainTiming, ReadPlan, Step, Task};
 use flowradar_p4::packet::ControllerPacket;
 use flowradar_p4::reader::FlowsetReader;
 use flowradar_switch::port::read_pcap;
+use flowradar_testbed::counts::{decode, flowset};
+use flowradar_testbed::frames::{Tuple4, ethernet, ipv4, ipv6, udp, udp4};
+use flowradar_testbed::{Controller, Counts, WiredSwitch};
 
 /// Flow `number` of many.
 fn tuple(number: u32) -> Tuple4 {
@@ -88,14 +89,15 @@ fn a_real_trace() {
         frames.len()
     );
     on_all_targets(async |target| {
-        let mut switch = TestSwitch::start(target, 2).await;
-        let mut controller = Controller::deploy(&switch, "s1", &[]).await;
+        let mut switch = TestSwitch::start(target, 2).await?;
+        let mut controller = Controller::deploy(switch.address(), "s1", &[]).await?;
         let mut sent = Counts::default();
         send(&mut switch, &frames, &mut sent);
         arrived(&mut controller, &mut reader(), sent.frames()).await;
         let mut counted = Counts::default();
-        counted.add_bank(&controller.drain().await);
+        counted.add_bank(&controller.drain().await?)?;
         assert_eq!(counted, sent);
+        Ok(())
     });
 }
 
@@ -159,8 +161,8 @@ fn every_kind_of_packet() {
         v4(&[&[0x44][..], &ipv4((a4, b4), 17, 0, &datagram)[1..]].concat()),
     ];
     on_all_targets(async |target| {
-        let mut switch = TestSwitch::start(target, 3).await;
-        let mut controller = Controller::deploy(&switch, "s1", &[]).await;
+        let mut switch = TestSwitch::start(target, 3).await?;
+        let mut controller = Controller::deploy(switch.address(), "s1", &[]).await?;
         let mut sent = Counts::default();
         for _ in 0..3 {
             send(&mut switch, &frames, &mut sent);
@@ -168,14 +170,12 @@ fn every_kind_of_packet() {
         assert!(sent.v4.len() >= 7 && sent.v6.len() >= 4, "{sent:?}");
         assert_eq!((sent.not_ip, sent.malformed), (9, 6));
         arrived(&mut controller, &mut reader(), sent.frames()).await;
-        let bank = controller.drain().await;
+        let bank = controller.drain().await?;
         let mut counted = Counts::default();
-        counted.add_bank(&bank);
+        counted.add_bank(&bank)?;
         assert_eq!(counted, sent);
-        assert_eq!(
-            decode::<FlowKeyV6>(&bank, KeyKind::V6).flows.len(),
-            sent.v6.len()
-        );
+        assert_eq!(decode::<FlowKeyV6>(&bank)?.flows.len(), sent.v6.len());
+        Ok(())
     });
 }
 
@@ -183,8 +183,8 @@ fn every_kind_of_packet() {
 #[test]
 fn epochs_end_under_traffic() {
     on_all_targets(async |target| {
-        let mut switch = TestSwitch::start(target, 2).await;
-        let mut controller = Controller::deploy(&switch, "s1", &[]).await;
+        let mut switch = TestSwitch::start(target, 2).await?;
+        let mut controller = Controller::deploy(switch.address(), "s1", &[]).await?;
         let (mut sent, mut counted) = (Counts::default(), Counts::default());
         let mut epochs = vec![];
         for round in 0..5_u32 {
@@ -193,15 +193,16 @@ fn epochs_end_under_traffic() {
                 .collect();
             send(&mut switch, &frames, &mut sent);
             // At once: on bmv2 frames are still on their way.
-            let bank = controller.drain().await;
+            let bank = controller.drain().await?;
             epochs.push(bank.state.epoch);
-            counted.add_bank(&bank);
+            counted.add_bank(&bank)?;
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
-        counted.add_bank(&controller.drain().await);
-        counted.add_bank(&controller.drain().await);
+        counted.add_bank(&controller.drain().await?)?;
+        counted.add_bank(&controller.drain().await?)?;
         assert_eq!(counted, sent);
         assert!(epochs.is_sorted());
+        Ok(())
     });
 }
 
@@ -210,14 +211,14 @@ fn epochs_end_under_traffic() {
 fn too_many_flows() {
     const FLOWS: u32 = 30_000;
     on_all_targets(async |target| {
-        let mut switch = TestSwitch::start(target, 2).await;
-        let mut controller = Controller::deploy(&switch, "s1", &[]).await;
+        let mut switch = TestSwitch::start(target, 2).await?;
+        let mut controller = Controller::deploy(switch.address(), "s1", &[]).await?;
         let mut sent = Counts::default();
         let frames: Vec<_> = (0..FLOWS).map(|number| udp4(tuple(number), b"")).collect();
         send(&mut switch, &frames, &mut sent);
         arrived(&mut controller, &mut reader(), sent.frames()).await;
-        let bank = controller.drain().await;
-        let decoded = decode::<FlowKeyV4>(&bank, KeyKind::V4);
+        let bank = controller.drain().await?;
+        let decoded = decode::<FlowKeyV4>(&bank)?;
         assert!(!decoded.is_complete());
         assert!(decoded.leftover.flows > 0);
         assert_ne!(decoded.packets_proof, Proof::Proved);
@@ -229,7 +230,7 @@ fn too_many_flows() {
             );
             assert!(!flow.packets.is_exact());
         }
-        let totals = flowset(&bank, KeyKind::V4)
+        let totals = flowset(&bank, KeyKind::V4)?
             .header()
             .totals
             .expect("switches report totals");
@@ -239,8 +240,9 @@ fn too_many_flows() {
         send(&mut switch, &frames[..500], &mut sent);
         arrived(&mut controller, &mut reader(), 500).await;
         let mut counted = Counts::default();
-        counted.add_bank(&controller.drain().await);
+        counted.add_bank(&controller.drain().await?)?;
         assert_eq!(counted, sent);
+        Ok(())
     });
 }
 
@@ -248,8 +250,8 @@ fn too_many_flows() {
 #[test]
 fn lost_and_doubled_answers() {
     on_all_targets(async |target| {
-        let mut switch = TestSwitch::start(target, 1).await;
-        let mut controller = Controller::deploy(&switch, "s1", &[]).await;
+        let mut switch = TestSwitch::start(target, 1).await?;
+        let mut controller = Controller::deploy(switch.address(), "s1", &[]).await?;
         let mut sent = Counts::default();
         let frames: Vec<_> = (0..2_000)
             .map(|number| udp4(tuple(number % 700), b"abc"))
@@ -258,7 +260,7 @@ fn lost_and_doubled_answers() {
         let mut reader = reader();
         arrived(&mut controller, &mut reader, sent.frames()).await;
         // Sealed and read once without loss, and left in the switch.
-        let whole = controller.end_epoch_and_read().await;
+        let whole = controller.end_epoch_and_read().await?;
 
         let state = reader
             .state(&mut controller.session)
@@ -305,8 +307,9 @@ fn lost_and_doubled_answers() {
         assert!(answers > 20, "{answers}");
         assert_eq!(again.flowsets, whole.flowsets);
         let mut counted = Counts::default();
-        counted.add_bank(&again);
+        counted.add_bank(&again)?;
         assert_eq!(counted, sent);
+        Ok(())
     });
 }
 
@@ -315,8 +318,8 @@ fn lost_and_doubled_answers() {
 fn one_scanner() {
     const FLOWS: u32 = 9_000;
     on_all_targets(async |target| {
-        let mut switch = TestSwitch::start(target, 2).await;
-        let mut controller = Controller::deploy(&switch, "s1", &[]).await;
+        let mut switch = TestSwitch::start(target, 2).await?;
+        let mut controller = Controller::deploy(switch.address(), "s1", &[]).await?;
         let mut sent = Counts::default();
         let frames: Vec<_> = (0..FLOWS)
             .map(|number| {
@@ -331,7 +334,7 @@ fn one_scanner() {
             .collect();
         send(&mut switch, &frames, &mut sent);
         arrived(&mut controller, &mut reader(), sent.frames()).await;
-        let decoded = decode::<FlowKeyV4>(&controller.drain().await, KeyKind::V4);
+        let decoded = decode::<FlowKeyV4>(&controller.drain().await?)?;
         let flows: BTreeMap<_, _> = decoded
             .flows
             .iter()
@@ -340,5 +343,6 @@ fn one_scanner() {
         assert_eq!(flows.len(), FLOWS as usize);
         assert!(decoded.is_complete(), "{:?}", decoded.packets_proof);
         assert!(flows.keys().eq(sent.v4.keys()));
+        Ok(())
     });
 }

@@ -1,11 +1,11 @@
 //! Switches and controllers that come and go, on every target.
 
-use bmv2_tests::controller::{Controller, Counts};
-use bmv2_tests::frames::{Tuple4, udp4};
 use bmv2_tests::switch::TestSwitch;
 use bmv2_tests::targets::on_all_targets;
 use flowradar_p4::Program;
 use flowradar_p4::client::{PipelineOutcome, Standing};
+use flowradar_testbed::frames::{Tuple4, udp4};
+use flowradar_testbed::{Controller, Counts, WiredSwitch};
 
 fn frames(flows: u16) -> Vec<Vec<u8>> {
     let frame = |flow: u16| {
@@ -28,15 +28,18 @@ fn send(switch: &mut TestSwitch, frames: &[Vec<u8>], sent: &mut Counts) {
 }
 
 /// Ends epochs until all that was sent has been counted.
-async fn drain_all(controller: &mut Controller, sent: &Counts) -> Counts {
+async fn drain_all(
+    controller: &mut Controller,
+    sent: &Counts,
+) -> Result<Counts, Box<dyn std::error::Error>> {
     let mut counted = Counts::default();
     for _ in 0..20 {
-        counted.add_bank(&controller.drain().await);
+        counted.add_bank(&controller.drain().await?)?;
         if counted.frames() >= sent.frames() {
             break;
         }
     }
-    counted
+    Ok(counted)
 }
 
 /// A switch that restarts has lost its epoch, its program and its tables; with the program back it counts
@@ -44,15 +47,16 @@ async fn drain_all(controller: &mut Controller, sent: &Counts) -> Counts {
 #[test]
 fn a_switch_restarts_within_an_epoch() {
     on_all_targets(async |target| {
-        let mut switch = TestSwitch::start(target, 1).await;
-        let controller = Controller::deploy(&switch, "s1", &[]).await;
+        let mut switch = TestSwitch::start(target, 1).await?;
+        let controller = Controller::deploy(switch.address(), "s1", &[]).await?;
         send(&mut switch, &frames(200), &mut Counts::default());
-        switch.restart().await;
+        switch.restart().await?;
         drop(controller);
-        let mut controller = Controller::deploy(&switch, "s1", &[]).await;
+        let mut controller = Controller::deploy(switch.address(), "s1", &[]).await?;
         let mut sent = Counts::default();
         send(&mut switch, &frames(300), &mut sent);
-        assert_eq!(drain_all(&mut controller, &sent).await, sent);
+        assert_eq!(drain_all(&mut controller, &sent).await?, sent);
+        Ok(())
     });
 }
 
@@ -60,17 +64,18 @@ fn a_switch_restarts_within_an_epoch() {
 #[test]
 fn a_controller_restarts_within_an_epoch() {
     on_all_targets(async |target| {
-        let mut switch = TestSwitch::start(target, 1).await;
+        let mut switch = TestSwitch::start(target, 1).await?;
         let mut sent = Counts::default();
-        let controller = Controller::deploy(&switch, "s1", &[]).await;
+        let controller = Controller::deploy(switch.address(), "s1", &[]).await?;
         send(&mut switch, &frames(200), &mut sent);
         drop(controller);
         send(&mut switch, &frames(300), &mut sent);
-        let mut controller = Controller::connect(&switch, "s1", 2).await;
+        let mut controller = Controller::connect(switch.address(), "s1", 2).await?;
         let program = Program::reference();
         let kept = controller.session.ensure_pipeline(&program.pipeline).await;
         assert_eq!(kept.expect("an answer"), PipelineOutcome::Kept);
-        assert_eq!(drain_all(&mut controller, &sent).await, sent);
+        assert_eq!(drain_all(&mut controller, &sent).await?, sent);
+        Ok(())
     });
 }
 
@@ -79,11 +84,11 @@ fn a_controller_restarts_within_an_epoch() {
 #[test]
 fn a_second_controller_takes_over() {
     on_all_targets(async |target| {
-        let mut switch = TestSwitch::start(target, 1).await;
+        let mut switch = TestSwitch::start(target, 1).await?;
         let mut sent = Counts::default();
-        let mut first = Controller::deploy(&switch, "s1", &[]).await;
+        let mut first = Controller::deploy(switch.address(), "s1", &[]).await?;
         send(&mut switch, &frames(100), &mut sent);
-        let mut second = Controller::connect(&switch, "s1", 7).await;
+        let mut second = Controller::connect(switch.address(), "s1", 7).await?;
         assert_eq!(second.session.standing(), Standing::Primary);
         let standing = first.session.standing_changed().await;
         assert!(matches!(standing, Standing::Backup { .. }), "{standing:?}");
@@ -96,6 +101,7 @@ fn a_second_controller_takes_over() {
             "{refused:?}"
         );
         send(&mut switch, &frames(150), &mut sent);
-        assert_eq!(drain_all(&mut second, &sent).await, sent);
+        assert_eq!(drain_all(&mut second, &sent).await?, sent);
+        Ok(())
     });
 }

@@ -56,3 +56,32 @@ fn the_demonstration_proves_itself() {
     let flowsets = fs::read_dir(folder.path().join("flowsets")).expect("written");
     assert_eq!(flowsets.count(), 20);
 }
+
+/// The same on switches that run the P4 program, driven through P4Runtime.
+#[test]
+fn the_demonstration_on_p4_switches_proves_itself() {
+    let folder = tempfile::TempDir::new().expect("a temporary folder can be made");
+    let ran = Command::new(env!("CARGO_BIN_EXE_flowradar"))
+        .args(["demo", "--p4", "--json", "--out"])
+        .arg(folder.path())
+        .output()
+        .expect("the binary runs");
+    assert_eq!(ran.status.code(), Some(0), "{ran:#?}");
+    let report: serde_json::Value =
+        serde_json::from_slice(&ran.stdout).expect("--json prints JSON");
+    let count = |place: &str| report.pointer(place).and_then(|value| value.as_u64());
+    assert!(count("/packets_lost") > Some(0));
+    assert_eq!(count("/packets_lost"), count("/packets_found"));
+    assert_eq!(count("/losses/false_alarms"), Some(0));
+    for missing in [
+        "missing",
+        "unresolved",
+        "wrong_exact",
+        "wrong_joint",
+        "invented",
+    ] {
+        assert_eq!(count(&format!("/together/{missing}")), Some(0), "{missing}");
+    }
+    let flowsets = fs::read_dir(folder.path().join("flowsets")).expect("written");
+    assert_eq!(flowsets.count(), 20);
+}

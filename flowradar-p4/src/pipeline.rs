@@ -40,6 +40,11 @@ impl PipelineConfig {
         &self.info
     }
 
+    /// The program, as the compiler wrote it for the device.
+    pub fn device_config(&self) -> &[u8] {
+        &self.device_config
+    }
+
     /// XXH3 of the compiler's files: a switch that returns it runs this very program.
     pub fn cookie(&self) -> u64 {
         self.cookie

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use serde::Serialize;
+
 use crate::demo;
 use crate::outcome::{CommandError, Completeness};
 use crate::output::{print_json, print_text};
@@ -14,8 +16,13 @@ decodes on its own; then a burst with lossy links, far too many flows for that, 
 together decode. Everything decoded is compared with what was really sent. Writes a page with
 pictures, the same pictures as SVG and PNG, and the reports of the burst for you to decode.
 
+With --p4 the network is of P4 switches: the program of p4src/v1model is loaded into 20 embedded
+switches through P4Runtime, real frames go through it, two links lose some, and the epoch is read out
+of the switches by packets.
+
 Examples:
   flowradar demo
+  flowradar demo --p4
   flowradar demo --out demo --seed 7
 
 The exit code is 0 only if every flow, counter and loss came out right.")]
@@ -29,6 +36,10 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     seed: u64,
 
+    /// On P4 switches, embedded in this process
+    #[arg(long)]
+    p4: bool,
+
     /// Print a JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -40,11 +51,26 @@ pub(crate) fn run(args: &DemoArgs) -> Result<Completeness, CommandError> {
         Some(folder) => folder.clone(),
         None => std::env::temp_dir().join("flowradar-demo"),
     };
-    let report = demo::run(&folder, args.seed)?;
-    if args.json {
-        print_json(&report)?;
+    let everything_right = if args.p4 {
+        let report = demo::p4::run(&folder, args.seed)?;
+        print(&report, || report.text(), args.json)?;
+        report.everything_right
     } else {
-        print_text(&report.text())?;
+        let report = demo::run(&folder, args.seed)?;
+        print(&report, || report.text(), args.json)?;
+        report.everything_right
+    };
+    Ok(Completeness::of(everything_right))
+}
+
+fn print(
+    report: &impl Serialize,
+    text: impl Fn() -> String,
+    json: bool,
+) -> Result<(), CommandError> {
+    if json {
+        print_json(report)
+    } else {
+        print_text(&text())
     }
-    Ok(Completeness::of(report.everything_right))
 }

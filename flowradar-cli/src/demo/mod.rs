@@ -1,5 +1,6 @@
 //! The demonstration: a network in ordinary times and in a burst, decoded and checked.
 
+pub(crate) mod p4;
 mod page;
 
 use std::fs;

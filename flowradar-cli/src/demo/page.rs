@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use flowradar_sim::Topology;
 use maud::{Markup, html};
 
 use super::{BURST_FLOWS, Burst, DemoReport, FlowOnItsWay, LOSSY_LINKS, ORDINARY_FLOWS};
 use crate::experiment::Tally;
-use crate::experiment::losses::by_link;
+use crate::experiment::losses::{Losses, by_link};
 use crate::figures::{BLUE, Bar, BarChart, BarPart, FatTreeMap, Figure, GREEN, GREY, ORANGE, SKY};
 use crate::outcome::CommandError;
 use crate::output::write_file;
@@ -17,7 +18,7 @@ use crate::text::{grouped, percent, short_size};
 pub(super) fn write(report: &DemoReport, burst: &Burst, folder: &Path) -> Result<(), CommandError> {
     let decoding = decoding_figure(report);
     let memory = memory_figure(report);
-    let map = map_figure(burst);
+    let map = map_figure(&burst.topology, &burst.losses);
     for figure in [&decoding, &memory].into_iter().chain(&map) {
         figure.write_to(folder)?;
     }
@@ -230,8 +231,9 @@ fn memory_figure(report: &DemoReport) -> Figure {
     chart.draw()
 }
 
-fn map_figure(burst: &Burst) -> Option<Figure> {
-    let (losses, _) = by_link(&burst.losses);
+/// The network with its losses.
+pub(super) fn map_figure(topology: &Topology, losses: &Losses) -> Option<Figure> {
+    let (losses, _) = by_link(losses);
     let map = FatTreeMap {
         name: "losses",
         title: "Losses found in the decoded counters".into(),
@@ -240,7 +242,7 @@ fn map_figure(burst: &Burst) -> Option<Figure> {
             losses.len(),
             LOSSY_LINKS.len()
         ),
-        topology: &burst.topology,
+        topology,
         losses,
         labelled: LOSSY_LINKS.len(),
     };

@@ -118,7 +118,7 @@ pub(crate) struct LossScore {
 }
 
 impl LossScore {
-    /// Compares.
+    /// Compares with what was simulated.
     pub(crate) fn of(found: &Losses, topology: &Topology, truth: &Truth, epoch: u64) -> Self {
         let mut really: HashMap<(FlowKeyV4, Link), u64> = HashMap::new();
         let keys: HashMap<_, _> = truth
@@ -138,12 +138,17 @@ impl LossScore {
                 *really.entry((key, (from, to))).or_default() += event.packets;
             }
         }
+        Self::against(found, &really)
+    }
+
+    /// Compares with the packets that each link has lost of each flow.
+    pub(crate) fn against(found: &Losses, really: &HashMap<(FlowKeyV4, Link), u64>) -> Self {
         let mut score = Self {
             losses: really.len() as u64,
             ..Self::default()
         };
         let mut behind: HashMap<(FlowKeyV4, SwitchId), (Link, u64)> = HashMap::new();
-        for (&(key, link), &packets) in &really {
+        for (&(key, link), &packets) in really {
             behind.insert((key, link.0), (link, packets));
         }
         for loss in &found.losses {

@@ -121,18 +121,30 @@ impl Tally {
         switch: SwitchId,
         flows: &[DecodedFlow<FlowKeyV4>],
     ) -> Self {
+        let there_were = truth.records_of(epoch, switch).len() as u64;
+        Self::compare(flows, there_were, |key| {
+            Some(truth.get(epoch, switch, key)?.packets)
+        })
+    }
+
+    /// Compares the flows decoded at a switch with the `flows` that there were, and their packets.
+    pub(crate) fn compare(
+        decoded: &[DecodedFlow<FlowKeyV4>],
+        flows: u64,
+        true_packets: impl Fn(&FlowKeyV4) -> Option<u64>,
+    ) -> Self {
         let mut tally = Self {
-            flows: truth.records_of(epoch, switch).len() as u64,
+            flows,
             ..Self::default()
         };
         let mut found = 0;
-        for flow in flows {
-            let Some(true_counters) = truth.get(epoch, switch, &flow.key) else {
+        for flow in decoded {
+            let Some(true_packets) = true_packets(&flow.key) else {
                 tally.invented += 1;
                 continue;
             };
             found += 1;
-            let right = flow.packets.value == true_counters.packets;
+            let right = flow.packets.value == true_packets;
             match flow.packets.status {
                 CounterStatus::Exact => {
                     tally.exact += 1;
@@ -144,7 +156,7 @@ impl Tally {
                 }
                 CounterStatus::Unresolved { least, most } => {
                     tally.unresolved += 1;
-                    let inside = (least..=most).contains(&true_counters.packets);
+                    let inside = (least..=most).contains(&true_packets);
                     tally.wrong_bounds += u64::from(!inside);
                 }
             }

@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use flowradar_core::{FlowKey, FlowKeyV4};
+
 /// The MAC address that all switches route for.
 pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// The MAC address of all hosts.
@@ -90,4 +92,31 @@ pub fn udp4(tuple: Tuple4, payload: &[u8]) -> Vec<u8> {
         0x0800,
         &ipv4((tuple.src, tuple.dst), 17, 0x4000, &datagram),
     )
+}
+
+/// A whole frame of a UDP or TCP flow, with an IPv4 packet of `ip_bytes` or as little as it may have.
+pub fn of_flow(key: &FlowKeyV4, ip_bytes: u16) -> Vec<u8> {
+    const UDP: u8 = 17;
+    let (src_port, dst_port) = (key.src_port(), key.dst_port());
+    let payload = if key.protocol() == UDP {
+        udp(
+            src_port,
+            dst_port,
+            &vec![0; usize::from(ip_bytes.saturating_sub(28))],
+        )
+    } else {
+        let mut segment = vec![0; usize::from(ip_bytes.saturating_sub(20)).max(20)];
+        segment[..2].copy_from_slice(&src_port.to_be_bytes());
+        segment[2..4].copy_from_slice(&dst_port.to_be_bytes());
+        // The header's length, in words of 32 bits: without options.
+        segment[12] = 5 << 4;
+        segment
+    };
+    let packet = ipv4(
+        (key.src_v4(), key.dst_v4()),
+        key.protocol(),
+        0x4000,
+        &payload,
+    );
+    ethernet(&[], 0x0800, &packet)
 }
