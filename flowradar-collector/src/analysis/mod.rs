@@ -1,0 +1,280 @@
+//! Analyses: what the flow records of a network say about it (NSDI 2016 §6; the authors' list of
+//! applications).
+//!
+//! An [`Analyzer`] is fed one epoch after the other, as NetDecode (or SingleDecode, or a store) gives
+//! them, and answers with [`EpochFindings`]: numbers of the epoch, and [`Event`]s that were opened,
+//! went on or were closed. No I/O, no clock, no threads; the same records give the same findings.
+//!
+//! | module | finds | needs |
+//! | --- | --- | --- |
+//! | [`loss`] | lost packets of every flow, and a map of the links that lose them, told apart from packets in flight | a [`NetworkModel`] |
+//! | [`loss`] | transient loops; blackholes; flows where intended forwarding does not send them | the same |
+//! | [`ecmp`] | uneven load of ECMP groups, in flows, packets and bytes | the same |
+//! | [`traffic`] | top flows, prefixes, services; sizes, durations; traffic matrix | nothing |
+//! | [`attack`] | SYN floods, scans, fan-in, fan-out | nothing |
+//!
+//! # Design
+//! - *Exact or marked.* A record is exact, joint or unresolved. Conclusions are drawn from
+//!   [`Bounds`]: a loss is what is missing at least, whatever the unresolved counters are. A flow
+//!   that is not among a switch's records was not there only if that switch's decode was complete
+//!   ([`SwitchRecords::has_all`]); otherwise, and where a switch did not report, nothing is concluded
+//!   and the comparison is counted as undecided.
+//! - *Epochs are settled one epoch late.* A packet on its way when an epoch ends is counted downstream
+//!   in the next. So what is missing in an epoch is called lost when the next one has been seen
+//!   ([`LossOptions::in_flight_epochs`]; 0 where switches stamp the epoch into packets).
+//! - *State is bounded.* Every table has a limit in [`AnalysisOptions`]; what a limit left out is
+//!   counted in [`AnalysisCounters`].
+//! - *Epochs come in order.* A gap settles what was open as undecided; an epoch that is not above the
+//!   last is refused. Whoever waits for late reports does so before.
+//!
+//! ```
+//! use flowradar_collector::analysis::{AnalysisOptions, Analyzer, EpochRecords};
+//!
+//! let mut analyzer = Analyzer::new(AnalysisOptions::default(), None);
+//! for epoch in 0..3 {
+//!     let findings = analyzer.epoch(&EpochRecords::new(epoch))?;
+//!     assert!(findings.events.is_empty());
+//! }
+//! # Ok::<(), flowradar_collector::analysis::AnalysisError>(())
+//! ```
+
+pub mod attack;
+pub mod ecmp;
+mod event;
+pub mod intended;
+pub mod loss;
+mod network;
+mod record;
+pub mod traffic;
+
+use serde::{Deserialize, Serialize};
+
+pub use attack::AttackOptions;
+pub use ecmp::{EcmpOptions, GroupLoad, MemberLoad};
+pub use event::{
+    EVIDENCE_FLOWS_MAX, Event, EventChange, EventKind, Evidence, FlowEvidence, HopCounter, Measure,
+    Severity,
+};
+pub use intended::{Forwarding, ForwardingError, Group, GroupIndex, Intended};
+pub use loss::{FlowLoss, LinkLoss, LossMap, LossOptions, SwitchLoss};
+pub use network::{
+    HOSTS_MAX, Host, HostIndex, LINKS_MAX, NAME_BYTES_MAX, Network, NetworkError, Node,
+    PREFIXES_PER_HOST_MAX, SWITCHES_MAX, SwitchIndex,
+};
+pub use record::{Bounds, EpochRecords, FiveTuple, FlowRecord, SwitchRecords};
+pub use traffic::{
+    AddressVolume, FlowVolume, MatrixVolume, PrefixVolume, ServiceVolume, TrafficOptions,
+    TrafficSummary, Volume,
+};
+
+/// Limits of an [`Analyzer`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AnalysisOptions {
+    /// Of the loss analysis, and of those built on it.
+    pub loss: LossOptions,
+    /// Of the ECMP analysis.
+    pub ecmp: EcmpOptions,
+    /// Of the traffic analysis.
+    pub traffic: TrafficOptions,
+    /// Of attack detection.
+    pub attack: AttackOptions,
+    /// Epochs without evidence after which an event is over.
+    pub quiet_epochs: u64,
+    /// Epochs after which an event that goes on is told again; at once if it got more severe.
+    pub update_epochs: u64,
+    /// Events that are open at the same time at most.
+    pub open_events_max: usize,
+    /// Flow records of an epoch looked at at most.
+    pub records_max: usize,
+    /// Flows kept from an epoch to the next since packets of them were missing, at most.
+    pub pending_flows_max: usize,
+}
+
+/// The network and how it is meant to forward.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkModel {
+    network: Network,
+    forwarding: Forwarding,
+}
+
+/// Analyses one epoch after the other.
+#[derive(Debug)]
+pub struct Analyzer {
+    options: AnalysisOptions,
+    model: Option<NetworkModel>,
+    counters: AnalysisCounters,
+    last_epoch: Option<u64>,
+}
+
+/// What an epoch's records say.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EpochFindings {
+    /// The epoch.
+    pub epoch: u64,
+    /// Its traffic.
+    pub traffic: TrafficSummary,
+    /// The load of its ECMP groups with two members and more; empty without a network.
+    pub groups: Vec<GroupLoad>,
+    /// The losses of the epoch before ([`LossOptions::in_flight_epochs`] is 1), or of this one
+    /// (it is 0); none without a network, for the first epoch, and after a gap.
+    pub losses: Option<LossMap>,
+    /// Events that opened, went on or were closed.
+    pub events: Vec<EventChange>,
+}
+
+/// What an analyzer did, and what it left out. All only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnalysisCounters {
+    /// Epochs.
+    pub epochs: u64,
+    /// Epochs whose predecessor was missing.
+    pub gaps: u64,
+    /// Flow records.
+    pub records: u64,
+    /// Flow records beyond [`AnalysisOptions::records_max`], not looked at.
+    pub records_over_limit: u64,
+    /// Records of switches that are not in the network's description.
+    pub records_of_unknown_switches: u64,
+    /// Flows, in each epoch, whose destination is not in the network's description: not followed.
+    pub flows_not_located: u64,
+    /// Flows, in each epoch, that no switch of their source saw: followed from where they are seen.
+    pub flows_entering_elsewhere: u64,
+    /// Flows, in each epoch, at more switches than are followed (64).
+    pub flows_at_too_many_switches: u64,
+    /// Flows beyond [`AnalysisOptions::pending_flows_max`]: what they miss is undecided.
+    pub pending_over_limit: u64,
+    /// Flows beyond [`TrafficOptions::flows_max`]: their sizes and durations are not in histograms.
+    pub flows_not_followed: u64,
+    /// Addresses and services beyond [`AttackOptions::baselines_max`]: judged by all others' numbers.
+    pub baselines_over_limit: u64,
+    /// Events opened.
+    pub events_opened: u64,
+    /// Events closed.
+    pub events_closed: u64,
+    /// Events beyond [`AnalysisOptions::open_events_max`], not told.
+    pub events_over_limit: u64,
+}
+
+/// Why an epoch was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AnalysisError {
+    /// It does not come after the last one.
+    #[error("epoch {epoch} comes after epoch {last}: feed epochs in ascending order")]
+    OutOfOrder {
+        /// The epoch.
+        epoch: u64,
+        /// The last one taken.
+        last: u64,
+    },
+}
+
+impl Default for AnalysisOptions {
+    fn default() -> Self {
+        Self {
+            loss: LossOptions::default(),
+            ecmp: EcmpOptions::default(),
+            traffic: TrafficOptions::default(),
+            attack: AttackOptions::default(),
+            quiet_epochs: 5,
+            update_epochs: 100,
+            open_events_max: 1_024,
+            records_max: 16 << 20,
+            pending_flows_max: 1 << 20,
+        }
+    }
+}
+
+impl NetworkModel {
+    /// A network that is meant to forward as the tables say.
+    pub fn new(network: Network, forwarding: Forwarding) -> Self {
+        Self {
+            network,
+            forwarding,
+        }
+    }
+
+    /// A network that is meant to forward along shortest paths.
+    ///
+    /// # Errors
+    /// If it is too large for tables of shortest paths.
+    pub fn shortest_paths(network: Network) -> Result<Self, ForwardingError> {
+        let forwarding = Forwarding::shortest_paths(&network)?;
+        Ok(Self::new(network, forwarding))
+    }
+
+    /// The network.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Its intended forwarding.
+    pub fn forwarding(&self) -> &Forwarding {
+        &self.forwarding
+    }
+}
+
+impl Analyzer {
+    /// An analyzer that has seen nothing yet. Without a network only traffic and attacks are analysed.
+    pub fn new(options: AnalysisOptions, model: Option<NetworkModel>) -> Self {
+        Self {
+            options,
+            model,
+            counters: AnalysisCounters::default(),
+            last_epoch: None,
+        }
+    }
+
+    /// Analyses an epoch.
+    ///
+    /// # Errors
+    /// If the epoch does not come after the last one; nothing changes then.
+    pub fn epoch(&mut self, records: &EpochRecords) -> Result<EpochFindings, AnalysisError> {
+        let epoch = records.epoch;
+        if let Some(last) = self.last_epoch
+            && epoch <= last
+        {
+            return Err(AnalysisError::OutOfOrder { epoch, last });
+        }
+        self.last_epoch = Some(epoch);
+        self.counters.epochs += 1;
+        Ok(EpochFindings {
+            epoch,
+            ..EpochFindings::default()
+        })
+    }
+
+    /// Closes what is open: there are no more epochs. What still waits for the next epoch to be
+    /// settled stays undecided.
+    pub fn finish(&mut self) -> Vec<EventChange> {
+        Vec::new()
+    }
+
+    /// The events that are open.
+    pub fn open_events(&self) -> impl Iterator<Item = &Event> {
+        std::iter::empty()
+    }
+
+    /// What was done, and what was left out.
+    pub fn counters(&self) -> AnalysisCounters {
+        self.counters
+    }
+
+    /// Its limits.
+    pub fn options(&self) -> &AnalysisOptions {
+        &self.options
+    }
+
+    /// The network, if there is one.
+    pub fn model(&self) -> Option<&NetworkModel> {
+        self.model.as_ref()
+    }
+}
+
+/// Reads JSON if the text begins with a brace, else TOML.
+fn parse_json_or_toml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    if text.trim_start().starts_with('{') {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    } else {
+        toml::from_str(text).map_err(|error| error.to_string())
+    }
+}
