@@ -1,6 +1,8 @@
 //! Flow exports over groups of collectors.
 
 pub mod policy;
+pub mod stream;
 mod time;
+pub mod wire;
 
 pub use time::Timestamp;

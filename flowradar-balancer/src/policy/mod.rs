@@ -50,4 +50,5 @@ pub use balancer::{
     Availability, BackEndId, BackEndSettings, BackEndStatus, Balancer, BalancerSettings, Dispatch,
     Policy, Unit, UnitKey,
 };
+pub(crate) use rendezvous::mix;
 pub use rendezvous::rendezvous_score;
