@@ -14,20 +14,26 @@
 //! - [`frames`]: frames to send.
 //!
 //! ```
-//! use flowradar_sim::{HostId, Topology};
+//! use flowradar_sim::{Host, HostId, Node, SwitchId, Topology};
 //! use flowradar_testbed::frames::{Tuple4, udp4};
 //! use flowradar_testbed::{Counts, EmbeddedSwitch, Network, Wires};
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-//! let topology = Topology::fat_tree(2)?;
-//! let (from, to) = (topology.hosts()[0].address, topology.hosts()[1].address);
+//! let host = |name: &str, address| Host { name: name.into(), address };
+//! let (from, to) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+//! let s1 = Node::Switch(SwitchId(0));
+//! let topology = Topology::new(
+//!     vec!["s1".into()],
+//!     vec![host("h1", from), host("h2", to)],
+//!     vec![[Node::Host(HostId(0)), s1], [Node::Host(HostId(1)), s1]],
+//! )?;
 //! let mut network = Network::start(topology, Wires::lossless(), EmbeddedSwitch::start).await?;
 //! let flow = Tuple4 { src: from, dst: to, src_port: 4000, dst_port: 53 };
 //! network.send(HostId(0), &udp4(flow, b"hello"));
 //! network.settle();
 //! assert_eq!(network.delivered.frames(), 1);
 //!
-//! // What a switch of its way has counted, read out by packets.
+//! // What the switch has counted, read out by packets.
 //! let mut counted = Counts::default();
 //! counted.add_bank(&network.controllers()[0].drain().await?)?;
 //! assert_eq!(counted, network.seen[0]);

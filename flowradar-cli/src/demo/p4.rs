@@ -48,8 +48,8 @@ pub(crate) struct P4DemoReport {
     deploy_seconds: f64,
     flows: u64,
     packets: u64,
-    /// Packets put on wires between switches, or between hosts and switches.
-    frames_carried: u64,
+    /// How often a switch was given a packet.
+    frames_forwarded: u64,
     forward_seconds: f64,
     flowset_bytes: u64,
     read_seconds: f64,
@@ -108,7 +108,6 @@ async fn demonstrate(folder: &Path, seed: u64) -> Result<P4DemoReport, CommandEr
     write_flowsets(&reports, folder)?;
     let packets_found = found.losses.iter().map(|loss| loss.packets).sum();
     let packets_lost = really.values().sum();
-    let carried = |frames: u64| frames + network.delivered.frames();
     let mut report = P4DemoReport {
         everything_right: decoded.is_complete()
             && together.is_complete()
@@ -122,7 +121,7 @@ async fn demonstrate(folder: &Path, seed: u64) -> Result<P4DemoReport, CommandEr
         deploy_seconds,
         flows,
         packets,
-        frames_carried: carried(network.seen.iter().map(|seen| seen.frames()).sum()),
+        frames_forwarded: network.seen.iter().map(|seen| seen.frames()).sum(),
         forward_seconds,
         flowset_bytes: reports
             .flowsets
@@ -168,7 +167,7 @@ impl P4DemoReport {
                 "{} of {} between hosts, {} times through a P4 pipeline ({:.1} s)",
                 counted(self.packets, "packet"),
                 counted(self.flows, "flow"),
-                grouped(self.frames_carried),
+                grouped(self.frames_forwarded),
                 self.forward_seconds
             ),
         );
