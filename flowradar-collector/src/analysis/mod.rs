@@ -8,7 +8,8 @@
 //! | module | finds | needs |
 //! | --- | --- | --- |
 //! | [`loss`] | lost packets of every flow, and a map of the links that lose them, told apart from packets in flight | a [`NetworkModel`] |
-//! | [`loss`] | transient loops; blackholes; flows where intended forwarding does not send them | the same |
+//! | [`anomaly`] | transient loops; blackholes | the same |
+//! | [`misforwarding`] | flows where intended forwarding does not send them | the same |
 //! | [`ecmp`] | uneven load of ECMP groups, in flows, packets and bytes | the same |
 //! | [`traffic`] | top flows, prefixes, services; sizes, durations; traffic matrix | nothing |
 //! | [`attack`] | SYN floods, scans, fan-in, fan-out | nothing |
@@ -38,16 +39,32 @@
 //! # Ok::<(), flowradar_collector::analysis::AnalysisError>(())
 //! ```
 
+pub mod anomaly;
 pub mod attack;
+mod book;
 pub mod ecmp;
 mod event;
-pub mod intended;
+mod evidence;
+mod flows;
+mod intended;
 pub mod loss;
+pub mod misforwarding;
 mod network;
+mod path;
 mod record;
+mod robust;
 pub mod traffic;
+mod way;
 
 use serde::{Deserialize, Serialize};
+
+use attack::Attacks;
+use book::{Book, BookLimits};
+use ecmp::Ecmp;
+use flows::{EpochFlows, Sighting};
+use path::Paths;
+use traffic::TrafficWatch;
+use way::Way;
 
 pub use attack::AttackOptions;
 pub use ecmp::{EcmpOptions, GroupLoad, MemberLoad};
@@ -55,7 +72,10 @@ pub use event::{
     EVIDENCE_FLOWS_MAX, Event, EventChange, EventKind, Evidence, FlowEvidence, HopCounter, Measure,
     Severity,
 };
-pub use intended::{Forwarding, ForwardingError, Group, GroupIndex, Intended};
+pub use intended::{
+    Forwarding, ForwardingError, Group, GroupIndex, Intended, ROUTES_PER_SWITCH_MAX,
+    SHORTEST_PATHS_MAX,
+};
 pub use loss::{FlowLoss, LinkLoss, LossMap, LossOptions, SwitchLoss};
 pub use network::{
     HOSTS_MAX, Host, HostIndex, LINKS_MAX, NAME_BYTES_MAX, Network, NetworkError, Node,
@@ -104,6 +124,11 @@ pub struct Analyzer {
     model: Option<NetworkModel>,
     counters: AnalysisCounters,
     last_epoch: Option<u64>,
+    book: Book,
+    traffic: TrafficWatch,
+    attacks: Attacks,
+    paths: Paths,
+    ecmp: Ecmp,
 }
 
 /// What an epoch's records say.
@@ -211,6 +236,11 @@ impl NetworkModel {
     pub fn forwarding(&self) -> &Forwarding {
         &self.forwarding
     }
+
+    fn names(&self, switches: &[SwitchIndex]) -> Vec<String> {
+        let name = |&switch: &SwitchIndex| self.network.switch_name(switch).to_owned();
+        switches.iter().map(name).collect()
+    }
 }
 
 impl Analyzer {
@@ -221,6 +251,11 @@ impl Analyzer {
             model,
             counters: AnalysisCounters::default(),
             last_epoch: None,
+            book: Book::default(),
+            traffic: TrafficWatch::default(),
+            attacks: Attacks::default(),
+            paths: Paths::default(),
+            ecmp: Ecmp::default(),
         }
     }
 
@@ -235,23 +270,112 @@ impl Analyzer {
         {
             return Err(AnalysisError::OutOfOrder { epoch, last });
         }
-        self.last_epoch = Some(epoch);
         self.counters.epochs += 1;
-        Ok(EpochFindings {
+        if self.last_epoch.is_some_and(|last| last + 1 != epoch) {
+            self.counters.gaps += 1;
+        }
+        self.last_epoch = Some(epoch);
+        let model = self.model.as_ref();
+        let flows = EpochFlows::new(
+            records,
+            model.map(NetworkModel::network),
+            self.options.records_max,
+            &mut self.counters,
+        );
+        // Every flow has a sighting, so there are as many as flows.
+        let of_flows: Vec<&FlowRecord> = flows
+            .iter()
+            .zip(flows.ends())
+            .filter_map(|((_, seen), &ends)| traffic::record_of(seen, ends, model))
+            .collect();
+        let mut findings = EpochFindings {
             epoch,
+            traffic: self.traffic.epoch(
+                &flows,
+                &of_flows,
+                model,
+                &self.options.traffic,
+                &mut self.counters,
+            ),
             ..EpochFindings::default()
-        })
+        };
+        let packets: Vec<u64> = of_flows.iter().map(|record| record.packets.value).collect();
+        let mut sighted = self.attacks.epoch(
+            &flows,
+            &packets,
+            &self.book,
+            &self.options.attack,
+            &mut self.counters,
+        );
+        sighted.extend(self.follow(&flows, &mut findings));
+        let limits = BookLimits {
+            quiet_epochs: self.options.quiet_epochs,
+            update_epochs: self.options.update_epochs,
+            open_events_max: self.options.open_events_max,
+        };
+        let (changes, counters) = (&mut findings.events, &mut self.counters);
+        self.book.enter(epoch, sighted, limits, changes, counters);
+        self.book.close_quiet(epoch, limits, changes, counters);
+        Ok(findings)
+    }
+
+    /// All that follows flows through the network.
+    fn follow(
+        &mut self,
+        flows: &EpochFlows<'_>,
+        findings: &mut EpochFindings,
+    ) -> Vec<evidence::Sighted> {
+        let Some(model) = &self.model else {
+            return Vec::new();
+        };
+        let ecmp = &mut self.ecmp;
+        let crossed = |way: &Way, seen: &[Sighting<'_>]| ecmp.add(way, seen, model);
+        let settled = self
+            .paths
+            .epoch(flows, model, &self.options, &mut self.counters, crossed);
+        let (groups, mut sighted) = ecmp.end_epoch(flows.epoch, model, &self.options.ecmp);
+        findings.groups = groups;
+        let Some(mut settled) = settled else {
+            return sighted;
+        };
+        let mut explained = vec![false; settled.flows.len()];
+        sighted.extend(anomaly::find_loops(&settled, model, &mut explained));
+        sighted.extend(misforwarding::find(&settled, model, &mut explained));
+        let options = &self.options.loss;
+        let (losses, mut ends) = loss::find(&mut settled, &explained, model, options);
+        let on_links = |switch: SwitchIndex| {
+            let name = model.network.switch_name(switch);
+            let links = losses.map.links.iter().filter(|link| link.from == name);
+            links.map(|link| link.lost).sum()
+        };
+        sighted.extend(anomaly::find_blackholes(
+            &settled, model, &mut ends, on_links,
+        ));
+        for (&(switch, group), ends) in &ends {
+            // A link that is known to be lossy explains flows that end before it.
+            let lossy = |sighted: &evidence::Sighted| match &sighted.kind {
+                EventKind::LinkLoss { from, .. } => from == model.network.switch_name(switch),
+                _ => false,
+            };
+            if !losses.sighted.iter().any(lossy) {
+                let behind = loss::sighted_behind(switch, group, ends, &settled, model, options);
+                sighted.extend(behind);
+            }
+        }
+        sighted.extend(losses.sighted);
+        findings.losses = Some(losses.map);
+        sighted
     }
 
     /// Closes what is open: there are no more epochs. What still waits for the next epoch to be
     /// settled stays undecided.
     pub fn finish(&mut self) -> Vec<EventChange> {
-        Vec::new()
+        self.book.close_all(&mut self.counters)
     }
 
-    /// The events that are open.
+    /// The events that are open, by kind and place.
     pub fn open_events(&self) -> impl Iterator<Item = &Event> {
-        std::iter::empty()
+        self.book.open()
     }
 
     /// What was done, and what was left out.
