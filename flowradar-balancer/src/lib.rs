@@ -1,5 +1,6 @@
 //! Flow exports over groups of collectors.
 
+pub mod engine;
 pub mod policy;
 pub mod stream;
 mod time;

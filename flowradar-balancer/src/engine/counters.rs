@@ -115,5 +115,9 @@ fn by_name<S: serde::Serializer>(
     errors: &BTreeMap<WireReason, u64>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(errors.iter().map(|(reason, count)| (reason.to_string(), count)))
+    serializer.collect_map(
+        errors
+            .iter()
+            .map(|(reason, count)| (reason.to_string(), count)),
+    )
 }

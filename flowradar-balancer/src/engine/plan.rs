@@ -104,7 +104,10 @@ impl CopyPlan {
     /// Whether this exporter and protocol are copied.
     pub fn wants(&self, exporter: IpAddr, protocol: Protocol) -> bool {
         let exporter_wanted = self.prefixes.is_empty()
-            || self.prefixes.iter().any(|prefix| prefix.contains(&exporter));
+            || self
+                .prefixes
+                .iter()
+                .any(|prefix| prefix.contains(&exporter));
         exporter_wanted && (self.protocols.is_empty() || self.protocols.contains(&protocol))
     }
 }
@@ -171,7 +174,10 @@ impl EnginePlan {
     /// The group of routers that an exporter belongs to.
     pub fn route_of(&self, exporter: IpAddr) -> Option<usize> {
         let lengths = self.routes.iter().enumerate().flat_map(|(index, route)| {
-            let matching = route.prefixes.iter().filter(|prefix| prefix.contains(&exporter));
+            let matching = route
+                .prefixes
+                .iter()
+                .filter(|prefix| prefix.contains(&exporter));
             matching.map(move |prefix| (prefix.prefix_len(), std::cmp::Reverse(index)))
         });
         lengths.max().map(|(_, std::cmp::Reverse(index))| index)

@@ -80,7 +80,9 @@ pub(crate) fn delivery_to(
     destination: BackEndId,
     now: Timestamp,
 ) -> &mut Delivery {
-    let place = deliveries.iter().position(|delivery| delivery.destination == destination);
+    let place = deliveries
+        .iter()
+        .position(|delivery| delivery.destination == destination);
     let place = place.unwrap_or_else(|| {
         deliveries.push(Delivery::new(destination, now));
         deliveries.len() - 1
@@ -131,10 +133,7 @@ impl Table {
         now: Timestamp,
     ) -> Result<(usize, Removed), NoRoom> {
         let mut removed = Removed::default();
-        // Newcomers may take what is free, but at most a quarter once established ones need it.
-        let full = self.exporters.len() >= limits.exporters;
-        let too_many_newcomers = self.newcomers >= (limits.exporters / 4).max(1);
-        if full || too_many_newcomers {
+        if self.exporters.len() >= limits.exporters {
             removed = self.evict_newcomer().ok_or(NoRoom)?;
         }
         let index = self.exporters.insert(Exporter {
@@ -155,7 +154,8 @@ impl Table {
         // Entries of exporters that were established or removed since must not pile up.
         if self.probation.len() > 2 * self.newcomers + 64 {
             let exporters = &self.exporters;
-            self.probation.retain(|(index, address)| is_newcomer(exporters, *index, *address));
+            self.probation
+                .retain(|(index, address)| is_newcomer(exporters, *index, *address));
         }
         Ok((index, removed))
     }
@@ -169,7 +169,10 @@ impl Table {
         now: Timestamp,
     ) -> Result<(usize, Removed), NoRoom> {
         let mut removed = Removed::default();
-        let owned = self.exporters.get(exporter).map_or(usize::MAX, |known| known.streams.len());
+        let owned = self
+            .exporters
+            .get(exporter)
+            .map_or(usize::MAX, |known| known.streams.len());
         if owned >= limits.streams_per_exporter {
             return Err(NoRoom);
         }

@@ -313,6 +313,12 @@ impl Balancer {
         self.back_ends.iter().map(|back_end| back_end.settings.id)
     }
 
+    /// What is assigned to each back end here, amount per second.
+    pub fn assigned_loads(&self) -> impl Iterator<Item = (BackEndId, f64)> + '_ {
+        let load = |back_end: &BackEnd| (back_end.settings.id, back_end.assigned_per_second);
+        self.back_ends.iter().map(load)
+    }
+
     /// The ids of the back ends that are up.
     pub fn up(&self) -> impl Iterator<Item = BackEndId> + '_ {
         let up = |back_end: &&BackEnd| back_end.availability == Availability::Up;

@@ -10,6 +10,8 @@ pub struct Delivery {
     pub destination: BackEndId,
     /// The stream's templates and options up to this version are there.
     pub version: u64,
+    /// A collector that may have lost its memory gets the next number, and all state again.
+    pub memory: u32,
     /// When all templates were there last, by the exporter or by the balancer.
     pub templates_at: Timestamp,
     /// When anything was sent.
@@ -28,6 +30,7 @@ impl Delivery {
         Self {
             destination,
             version: 0,
+            memory: 0,
             templates_at: now,
             last_sent: now,
             messages: 0,
