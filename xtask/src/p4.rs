@@ -18,13 +18,18 @@ use xxhash_rust::xxh3::xxh3_128;
 /// The compiler.
 const COMPILER: &str = "p4c-bm2-ss";
 
-/// Folders with programs. Every `.p4` file in one is a program of its own; what it compiles to is in
-/// `compiled/` beside it.
-const PROGRAM_FOLDERS: [&str; 2] = ["p4src/v1model", "flowradar-switch/tests/programs"];
+/// Folders with programs. Every `.p4` file in one, but a generated header, is a program of its own; what
+/// it compiles to is in `compiled/` beside it.
+const PROGRAM_FOLDERS: [&str; 3] = [
+    "p4src/v1model",
+    "flowradar-switch/tests/programs",
+    "examples/own_program",
+];
 
-/// The generated header of the reference program, and the folder where sources look for it.
-const CONFIG_FOLDER: &str = "p4src/generated";
+/// The generated header of the reference program, and the folder where sources look for it that have none
+/// beside them.
 const CONFIG_FILE: &str = "p4src/generated/flowradar_config.p4";
+const CONFIG_NAME: &str = "flowradar_config.p4";
 
 /// The record of what a folder's programs were compiled from.
 const MANIFEST: &str = "manifest.toml";
@@ -237,7 +242,8 @@ fn compile_program(
     ];
     let [json, p4info] = names.each_ref().map(|name| compiled.join(name));
     // A relative path, from the repository: it is written into the output.
-    run_compiler(repository, Path::new(CONFIG_FOLDER), source, &json, &p4info)?;
+    let config_folder = config_folder_of(repository, source);
+    run_compiler(repository, &config_folder, source, &json, &p4info)?;
     let whole: serde_json::Value =
         serde_json::from_slice(&read(&json)?).map_err(|source| P4Error::Json {
             path: json.clone(),
@@ -337,6 +343,7 @@ fn compiler_version() -> Result<String, P4Error> {
 
 /// Hashes of a source and of all that it includes from this repository, by path in the repository.
 fn hashes_of_sources(repository: &Path, source: &str) -> Result<BTreeMap<String, String>, P4Error> {
+    let config_folder = config_folder_of(repository, source);
     let mut hashes = BTreeMap::new();
     let mut open = BTreeSet::from([PathBuf::from(source)]);
     while let Some(path) = open.pop_first() {
@@ -345,7 +352,7 @@ fn hashes_of_sources(repository: &Path, source: &str) -> Result<BTreeMap<String,
         for include in text.lines().filter_map(included) {
             let found = [
                 path.parent().unwrap_or_else(|| Path::new("")),
-                Path::new(CONFIG_FOLDER),
+                &config_folder,
             ]
             .iter()
             .map(|folder| without_dots(&folder.join(include)))
@@ -361,6 +368,18 @@ fn hashes_of_sources(repository: &Path, source: &str) -> Result<BTreeMap<String,
         hashes.insert(path.display().to_string(), hash_of(&bytes));
     }
     Ok(hashes)
+}
+
+/// Where a program's generated header is, as a path in the repository: beside the program, or the reference
+/// program's.
+fn config_folder_of(repository: &Path, source: &str) -> PathBuf {
+    let beside = Path::new(source).with_file_name(CONFIG_NAME);
+    let config = if repository.join(&beside).is_file() {
+        beside
+    } else {
+        PathBuf::from(CONFIG_FILE)
+    };
+    config.parent().map_or_else(PathBuf::new, Path::to_path_buf)
 }
 
 /// The file that a line includes from this repository.
@@ -393,7 +412,8 @@ fn programs_in(repository: &Path, folder: &str) -> Result<Vec<String>, P4Error> 
         let name = entry
             .map_err(|source| file_error(&path, source))?
             .file_name();
-        if let Some(name) = name.to_str().filter(|name| name.ends_with(".p4")) {
+        let is_program = |name: &&str| name.ends_with(".p4") && *name != CONFIG_NAME;
+        if let Some(name) = name.to_str().filter(is_program) {
             programs.push(format!("{folder}/{name}"));
         }
     }
