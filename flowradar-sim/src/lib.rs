@@ -3,7 +3,7 @@
 //! A packet-level model of a data-centre network without any clock or input and output of its own:
 //! a [`Topology`] (a k-ary fat tree, or any other from JSON), shortest-path [`Routing`] with ECMP,
 //! [`Traffic`] (even inter-pod load, random pairs, or a recording) with published or synthetic
-//! [`FlowSizes`], and [`Faults`]: loss, loops, blackholes, wrong forwarding entries, ECMP imbalance,
+//! [`FlowSizes`], [`ExtraFlows`] (scans, floods, busy services), and [`Faults`]: loss, loops, blackholes, wrong forwarding entries, ECMP imbalance,
 //! packets in flight when an epoch ends, clock skew, missing reports. A [`Simulation`] shows every
 //! packet at every switch to a [`PacketObserver`], such as the FlowRadar encoders of [`encode`], and
 //! the [`Truth`] says what each switch counted of each flow in each epoch.
@@ -26,17 +26,22 @@
 //! ```
 
 pub mod encode;
+mod extra;
 mod faults;
 mod flow_size;
 mod forwarding;
 mod observer;
 mod random;
 mod routing;
+mod scenario;
 mod simulation;
 mod topology;
 mod traffic;
 mod truth;
 
+pub use extra::{
+    ExtraFlows, ExtraFlowsError, HostChoice, PATTERN_FLOWS_MAX, PATTERNS_MAX, PortChoice,
+};
 pub use faults::{
     ClockSkew, EcmpImbalance, Fault, FaultError, FaultKind, Faults, FlowSelector, InFlight,
     LOOP_PASSES_MAX, LoopEnd, LossyLink, Misforwarded, PLANTED_MAX, Silence, TTL_DEFAULT,
@@ -47,6 +52,7 @@ pub use flow_size::{
 pub use forwarding::{FaultEvent, Happening};
 pub use observer::PacketObserver;
 pub use routing::{NEXT_HOPS_MAX, NextHop, Routing, RoutingTooLarge};
+pub use scenario::{Planted, Scenario, TROUBLE_BEGINS_EPOCH, Trouble};
 pub use simulation::{
     FlowInfo, Observation, Observations, Simulation, SimulationBuilder, SimulationError,
 };

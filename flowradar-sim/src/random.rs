@@ -32,6 +32,7 @@ pub(crate) enum Purpose {
     Silence = 16,
     TraceHost = 17,
     EncoderSeed = 18,
+    ExtraFlows = 19,
 }
 
 /// The seed of a simulation.

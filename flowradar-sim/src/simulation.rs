@@ -6,6 +6,7 @@ use flowradar_core::FlowKeyV4;
 use rayon::prelude::*;
 use thiserror::Error;
 
+use crate::extra::{ExtraFlows, ExtraFlowsError, PATTERN_FLOWS_MAX, PATTERNS_MAX};
 use crate::faults::{FaultError, Faults};
 use crate::flow_size::{FlowSizes, HEADER_BYTES, MTU_BYTES_MIN, PacketTrain};
 use crate::forwarding::{FlowEpoch, Happening, Network, Packets, Witness};
@@ -62,7 +63,9 @@ const PIECE_FLOWS: u32 = 1 << 12;
 pub struct Simulation {
     pub(crate) network: Network,
     traffic: Traffic,
+    /// Flows of the traffic in an epoch; those of `extra` follow.
     slots: u32,
+    extra: Vec<ExtraFlows>,
     epochs: u64,
     persistence: f64,
     sizes: FlowSizes,
@@ -227,6 +230,9 @@ pub enum SimulationError {
         /// What is wrong.
         reason: &'static str,
     },
+    /// Impossible extra flows.
+    #[error(transparent)]
+    ExtraFlows(#[from] ExtraFlowsError),
     /// Impossible faults.
     #[error("faults: {0}")]
     Faults(#[from] FaultError),
@@ -241,6 +247,7 @@ pub enum SimulationError {
 pub struct SimulationBuilder {
     topology: Topology,
     traffic: Option<Traffic>,
+    extra: Vec<ExtraFlows>,
     flows_per_switch: u32,
     epochs: Option<u64>,
     persistence: f64,
@@ -298,6 +305,12 @@ impl SimulationBuilder {
         self
     }
 
+    /// Flows of a pattern besides the traffic. Default: none.
+    pub fn extra_flows(mut self, extra: Vec<ExtraFlows>) -> Self {
+        self.extra = extra;
+        self
+    }
+
     /// What goes wrong. Default: nothing.
     pub fn faults(mut self, faults: Faults) -> Self {
         self.faults = faults;
@@ -349,12 +362,17 @@ impl SimulationBuilder {
         }
         let routing = Routing::new(&self.topology)?;
         let slots = slots(&traffic, &self.topology, &routing)?;
+        if self.extra.len() > PATTERNS_MAX {
+            let found = self.extra.len();
+            return Err(ExtraFlowsError::TooMany { found }.into());
+        }
+        for (pattern, extra) in self.extra.iter().enumerate() {
+            extra.check(pattern, &self.topology)?;
+        }
         // A flow is numbered by its first epoch, of which one is before the run, and its slot.
-        let lives = match traffic {
-            Traffic::Trace(_) => 1,
-            _ => epochs + 2,
-        };
-        if slots.saturating_mul(lives) > FLOWS_MAX {
+        let extra = self.extra.len() as u64 * u64::from(PATTERN_FLOWS_MAX);
+        let flows = slots.saturating_mul(lives(&traffic, epochs));
+        if flows.saturating_add(extra) > FLOWS_MAX {
             return Err(SimulationError::TooManyFlows {
                 flows: slots,
                 epochs,
@@ -364,6 +382,7 @@ impl SimulationBuilder {
             network: Network::new(Seed(self.seed), self.topology, routing, self.faults),
             traffic,
             slots: slots as u32,
+            extra: self.extra,
             epochs,
             persistence: self.persistence,
             sizes: self.sizes,
@@ -379,6 +398,7 @@ impl Simulation {
         SimulationBuilder {
             topology,
             traffic: None,
+            extra: Vec::new(),
             flows_per_switch: 10_000,
             epochs: None,
             persistence: 0.5,
@@ -415,7 +435,7 @@ impl Simulation {
         self.network.seed.0
     }
 
-    /// Flows in each epoch; of a recording, in all epochs.
+    /// Flows in each epoch, without extra flows; of a recording, in all epochs.
     pub fn flows_per_epoch(&self) -> u32 {
         self.slots
     }
@@ -439,11 +459,8 @@ impl Simulation {
     /// A flow of the run, `None` beyond the last. Numbers of flows that are never active, because
     /// the flow before went on in their place, are flows too.
     pub fn flow(&self, flow: FlowId) -> Option<FlowInfo> {
-        let lives = match self.traffic {
-            Traffic::Trace(_) => 1,
-            _ => self.epochs + 2,
-        };
-        if u64::from(flow.0) >= u64::from(self.slots) * lives {
+        let extra = self.extra.len() as u64 * u64::from(PATTERN_FLOWS_MAX);
+        if u64::from(flow.0) >= u64::from(self.traffic_flows()) + extra {
             return None;
         }
         let flow = self.describe(flow, flow.0 % self.slots, 0, NO_PACKETS);
@@ -485,7 +502,7 @@ impl Simulation {
     /// time. `take` is given pieces in the order of flows; within a flow, observations are in the
     /// order of switches.
     pub fn for_each_block(&self, epoch: u64, mut take: impl FnMut(&[Observations])) {
-        for block in pieces(0..self.slots, BLOCK_FLOWS) {
+        for block in pieces(self.slots(), BLOCK_FLOWS) {
             let pieces: Vec<Range<u32>> = pieces(block, PIECE_FLOWS).collect();
             let switches = self.topology().switches().len();
             let observed: Vec<Observations> = pieces
@@ -514,6 +531,13 @@ impl Simulation {
 
     /// The flow of a slot and what it sends in an epoch.
     pub(crate) fn flow_epoch(&self, slot: u32, sent_epoch: i64) -> Option<FlowEpoch> {
+        if let Some(place) = slot.checked_sub(self.slots) {
+            let (pattern, place) = (place / PATTERN_FLOWS_MAX, place % PATTERN_FLOWS_MAX);
+            let extra = &self.extra[pattern as usize];
+            let number = extra.number(self.network.seed, pattern as usize, place, sent_epoch)?;
+            let flow = FlowId(self.traffic_flows() + pattern * PATTERN_FLOWS_MAX + number);
+            return Some(self.describe(flow, slot, sent_epoch, extra.train()));
+        }
         if let Traffic::Trace(trace) = &self.traffic {
             let flow = FlowId(slot);
             let train = trace.sent(flow, u64::try_from(sent_epoch).ok()?)?;
@@ -544,12 +568,21 @@ impl Simulation {
         Some(self.describe(flow, slot, sent_epoch, train))
     }
 
-    /// Flows that there may be in all epochs together.
+    /// Flows that there may be in an epoch, those of patterns included.
     pub(crate) fn slots(&self) -> Range<u32> {
-        0..self.slots
+        0..self.slots + self.extra.len() as u32 * PATTERN_FLOWS_MAX
+    }
+
+    /// Flows of the traffic in all epochs together; those of patterns are numbered from here on.
+    fn traffic_flows(&self) -> u32 {
+        // Checked to be at most 2^30.
+        (u64::from(self.slots) * lives(&self.traffic, self.epochs)) as u32
     }
 
     fn describe(&self, flow: FlowId, slot: u32, sent_epoch: i64, train: PacketTrain) -> FlowEpoch {
+        if let Some(number) = flow.0.checked_sub(self.traffic_flows()) {
+            return self.describe_extra(flow, number, sent_epoch, train);
+        }
         let (seed, topology) = (self.network.seed, &self.network.topology);
         let (from, to, path_number) = match &self.traffic {
             &Traffic::InterPod { spread, .. } => {
@@ -578,6 +611,28 @@ impl Simulation {
             from,
             to,
             path_number,
+            sent_epoch,
+            train,
+        }
+    }
+
+    fn describe_extra(
+        &self,
+        flow: FlowId,
+        number: u32,
+        sent_epoch: i64,
+        train: PacketTrain,
+    ) -> FlowEpoch {
+        let pattern = (number / PATTERN_FLOWS_MAX) as usize;
+        let number = number % PATTERN_FLOWS_MAX;
+        let (extra, topology) = (&self.extra[pattern], &self.network.topology);
+        let hosts = extra.hosts(self.network.seed, pattern, number, topology);
+        FlowEpoch {
+            flow,
+            key: extra.key(pattern, number, topology, hosts),
+            from: hosts.0,
+            to: hosts.1,
+            path_number: None,
             sent_epoch,
             train,
         }
@@ -649,6 +704,14 @@ impl Witness for Seen<'_> {
     fn crossed(&mut self, _link: LinkDirection, _entered: u64, _lost: u64) {}
 
     fn happened(&mut self, _what: Happening, _packets: u64) {}
+}
+
+/// How many flows a slot of the traffic may have had: one a first epoch.
+fn lives(traffic: &Traffic, epochs: u64) -> u64 {
+    match traffic {
+        Traffic::Trace(_) => 1,
+        _ => epochs + 2,
+    }
 }
 
 fn slots(
