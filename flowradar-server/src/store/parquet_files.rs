@@ -1,0 +1,199 @@
+//! Writing and reading Parquet files, whole or not at all.
+
+use std::fs::{self, File};
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::TimestampNanosecondType;
+use arrow_array::{Array, RecordBatch};
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::{ArrowWriter, ProjectionMask};
+use parquet::basic::Compression;
+use parquet::file::metadata::RowGroupMetaData;
+use parquet::file::properties::WriterProperties;
+use parquet::file::statistics::Statistics;
+
+use super::schema::SCHEMA;
+use super::{StoreError, StoredFile, TimeRange};
+use crate::journal::sync_folder;
+
+/// Rows of a row group at most.
+const ROW_GROUP_ROWS: usize = 1 << 20;
+/// Rows read at a time.
+const BATCH_ROWS: usize = 1 << 16;
+
+/// A file being written. Not in the store before it is on the list.
+pub(super) struct FileWriter {
+    folder: PathBuf,
+    path: String,
+    writer: ArrowWriter<File>,
+    rows: u64,
+    times: Option<(i64, i64)>,
+}
+
+impl FileWriter {
+    /// Begins the file with a number, for rows of the hour of `time_ns`.
+    pub(super) fn new(folder: &Path, number: u64, time_ns: i64) -> Result<Self, StoreError> {
+        let partition = partition(time_ns);
+        let path = format!("{partition}/{number:020}.parquet");
+        let unfinished = unfinished(folder, &path);
+        fs::create_dir_all(folder.join(&partition)).map_err(file_error("make", folder))?;
+        let file = File::create(&unfinished).map_err(file_error("make", &unfinished))?;
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::SNAPPY)
+            .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+            .set_created_by(concat!("flowradar ", env!("CARGO_PKG_VERSION")).into())
+            .build();
+        let writer = ArrowWriter::try_new(file, Arc::clone(&SCHEMA), Some(properties))
+            .map_err(parquet_error("write", &unfinished))?;
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            path,
+            writer,
+            rows: 0,
+            times: None,
+        })
+    }
+
+    pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<(), StoreError> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        if let Some((min, max)) = times(batch) {
+            let (first, last) = self.times.unwrap_or((min, max));
+            self.times = Some((first.min(min), last.max(max)));
+        }
+        self.rows += batch.num_rows() as u64;
+        self.writer
+            .write(batch)
+            .map_err(parquet_error("write", &unfinished(&self.folder, &self.path)))
+    }
+
+    /// Completes the file, durably; none if no rows were written.
+    pub(super) fn finish(self) -> Result<Option<StoredFile>, StoreError> {
+        let unfinished = unfinished(&self.folder, &self.path);
+        let Some((time_min_ns, time_max_ns)) = self.times else {
+            drop(self.writer);
+            _ = fs::remove_file(&unfinished);
+            return Ok(None);
+        };
+        let file = self
+            .writer
+            .into_inner()
+            .map_err(parquet_error("write", &unfinished))?;
+        file.sync_all().map_err(file_error("sync", &unfinished))?;
+        let bytes = file
+            .metadata()
+            .map_err(file_error("read", &unfinished))?
+            .len();
+        let path = self.folder.join(&self.path);
+        fs::rename(&unfinished, &path).map_err(file_error("rename", &unfinished))?;
+        // The partition's folders may be new, too.
+        for folder in path.ancestors().skip(1).take(3) {
+            sync_folder(folder).map_err(file_error("sync", folder))?;
+        }
+        Ok(Some(StoredFile {
+            path: self.path,
+            rows: self.rows,
+            bytes,
+            time_min_ns,
+            time_max_ns,
+        }))
+    }
+}
+
+/// Shows the rows of a file that may be in a time range, with the columns named.
+pub(super) fn scan(
+    path: &Path,
+    range: TimeRange,
+    columns: Option<&[&str]>,
+    visit: &mut dyn FnMut(&RecordBatch) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, StoreError> {
+    let failed = parquet_error("read", path);
+    let file = File::open(path).map_err(file_error("open", path))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(&failed)?;
+    let groups = builder.metadata().row_groups().iter().enumerate();
+    let wanted: Vec<usize> = groups
+        .filter(|(_, group)| {
+            group_times(group).is_none_or(|(min, max)| range.overlaps(min, max))
+        })
+        .map(|(index, _)| index)
+        .collect();
+    let builder = match columns {
+        Some(columns) => {
+            let mask =
+                ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+            builder.with_projection(mask)
+        }
+        None => builder,
+    };
+    let reader: ParquetRecordBatchReader = builder
+        .with_row_groups(wanted)
+        .with_batch_size(BATCH_ROWS)
+        .build()
+        .map_err(&failed)?;
+    for batch in reader {
+        let batch = batch.map_err(|error| failed(error.into()))?;
+        if visit(&batch).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// Earliest and latest time in a batch with the column `time`.
+pub(super) fn times(batch: &RecordBatch) -> Option<(i64, i64)> {
+    let column = batch.column_by_name("time")?;
+    let times = column.as_primitive_opt::<TimestampNanosecondType>()?;
+    let min = times.values().iter().min()?;
+    let max = times.values().iter().max()?;
+    Some((*min, *max))
+}
+
+/// The folder for rows of a time: `day=2026-11-22/hour=18`.
+pub(super) fn partition(time_ns: i64) -> String {
+    let seconds = u64::try_from(time_ns).unwrap_or_default() / 1_000_000_000;
+    let time = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds));
+    let text = time.to_string();
+    let (day, rest) = text.split_once('T').unwrap_or((&text, "00"));
+    format!("day={day}/hour={}", rest.get(..2).unwrap_or("00"))
+}
+
+fn group_times(group: &RowGroupMetaData) -> Option<(i64, i64)> {
+    match group.columns().first()?.statistics()? {
+        Statistics::Int64(statistics) => {
+            Some((*statistics.min_opt()?, *statistics.max_opt()?))
+        }
+        _ => None,
+    }
+}
+
+fn unfinished(folder: &Path, path: &str) -> PathBuf {
+    folder.join(path).with_extension("part")
+}
+
+pub(super) fn file_error<'a>(
+    action: &'static str,
+    path: &'a Path,
+) -> impl Fn(io::Error) -> StoreError + 'a {
+    move |source| StoreError::File {
+        action,
+        path: path.to_path_buf(),
+        source,
+    }
+}
+
+pub(super) fn parquet_error<'a>(
+    action: &'static str,
+    path: &'a Path,
+) -> impl Fn(parquet::errors::ParquetError) -> StoreError + 'a {
+    move |source| StoreError::Parquet {
+        action,
+        path: path.to_path_buf(),
+        source,
+    }
+}

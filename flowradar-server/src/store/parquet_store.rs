@@ -1,0 +1,540 @@
+//! The store that needs no server: Parquet files by hour, and a list of them.
+//!
+//! Rows wait in memory until [`FlowStore::flush`]. A flush writes new files, forces them to disk, and
+//! then replaces the list in one step: after a crash the store is as before the flush or as after it,
+//! and files that are on no list are removed. An epoch that is decoded again takes the place of its
+//! former rows in the same step; merging files and removing old ones work the same way.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{TimestampNanosecondType, UInt64Type};
+use arrow_array::{Array, BooleanArray, RecordBatch};
+use arrow_select::filter::filter_record_batch;
+
+use super::manifest::{Manifest, StoredFile};
+use super::parquet_files::{self, FileWriter, file_error, partition};
+use super::schema::SCHEMA;
+use super::{
+    FlowReader, FlowStore, Maintenance, Scanned, StoreError, StoreSizes, TimeRange, classic_batch,
+    epoch_batch,
+};
+use crate::classic::ClassicRecord;
+use crate::epoch::{DecodedEpoch, Feedback};
+
+/// So many files of about the same size in an hour are merged.
+const MERGE_FILES: usize = 8;
+/// Each size class is so many times the one before; the first is up to a megabyte.
+const MERGE_RATIO: u64 = 8;
+/// Larger files are not merged any more.
+const MERGED_BYTES_MAX: u64 = 512 << 20;
+
+/// How long rows are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Files whose newest row is older are removed; 0: never.
+    pub keep_ns: u64,
+    /// The oldest files are removed while all together are larger; 0: never.
+    pub bytes_max: u64,
+}
+
+/// Stores flow records in Parquet files.
+#[derive(Debug)]
+pub struct ParquetStore {
+    folder: PathBuf,
+    options: StoreOptions,
+    shared: Arc<Shared>,
+    pending: Vec<Pending>,
+    pending_rows: usize,
+    /// Epochs that are decoded again: their rows in files are replaced by the next flush.
+    replaced: HashSet<(i64, u64)>,
+    /// Names of switches stored alone, after their epoch was closed.
+    feedback: Vec<Feedback>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    folder: PathBuf,
+    view: RwLock<View>,
+}
+
+/// What readers see.
+#[derive(Clone, Debug, Default)]
+struct View {
+    manifest: Arc<Manifest>,
+    pending: Vec<RecordBatch>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    /// Of a decoded epoch: time and number.
+    epoch: Option<(i64, u64)>,
+    batch: RecordBatch,
+}
+
+impl ParquetStore {
+    /// Opens the store in a folder, which is made if it is not there. Files that are on no list, left by
+    /// a crash, are removed.
+    ///
+    /// # Errors
+    /// If the folder cannot be read or written, or its list of files is damaged.
+    pub fn open(folder: impl Into<PathBuf>, options: StoreOptions) -> Result<Self, StoreError> {
+        let folder = folder.into();
+        fs::create_dir_all(&folder).map_err(file_error("make", &folder))?;
+        let manifest = Manifest::read(&folder).map_err(|source| StoreError::Manifest {
+            path: folder.join(Manifest::NAME),
+            source,
+        })?;
+        remove_unlisted(&folder, &manifest)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                folder: folder.clone(),
+                view: RwLock::new(View {
+                    manifest: Arc::new(manifest),
+                    pending: vec![],
+                }),
+            }),
+            folder,
+            options,
+            pending: vec![],
+            pending_rows: 0,
+            replaced: HashSet::new(),
+            feedback: vec![],
+        })
+    }
+
+    /// Takes other limits.
+    pub fn set_options(&mut self, options: StoreOptions) {
+        self.options = options;
+    }
+
+    /// Switches of which rows of an epoch are stored.
+    fn switches_stored(&self, time_ns: i64, epoch: u64) -> HashSet<String> {
+        let mut switches = HashSet::new();
+        let range = TimeRange {
+            from_ns: time_ns,
+            to_ns: time_ns.saturating_add(1),
+        };
+        let scanned = self.shared.scan(
+            range,
+            &["time", "epoch", "switch"],
+            &mut |batch: &RecordBatch| {
+                let wanted = is_of_epochs(batch, &HashSet::from([(time_ns, epoch)]));
+                if let Ok(rows) = filter_record_batch(batch, &wanted)
+                    && let Some(names) = rows
+                        .column_by_name("switch")
+                        .and_then(|column| column.as_dictionary_opt::<arrow_array::types::Int32Type>())
+                        .and_then(|column| column.downcast_dict::<arrow_array::StringArray>())
+                {
+                    switches.extend(names.into_iter().flatten().map(str::to_owned));
+                }
+                ControlFlow::Continue(())
+            },
+        );
+        if let Err(error) = scanned {
+            tracing::warn!(%error, "the store cannot be searched for an epoch");
+        }
+        switches
+    }
+
+    fn push(&mut self, epoch: Option<(i64, u64)>, batch: RecordBatch) {
+        self.pending_rows += batch.num_rows();
+        if batch.num_rows() > 0 {
+            self.pending.push(Pending {
+                epoch,
+                batch: batch.clone(),
+            });
+            self.shared.change(|view| view.pending.push(batch));
+        }
+    }
+
+    /// Takes an epoch's rows out of memory.
+    fn forget_pending(&mut self, of: (i64, u64)) {
+        let before = self.pending.len();
+        self.pending.retain(|pending| pending.epoch != Some(of));
+        if self.pending.len() < before {
+            self.pending_rows = self.pending.iter().map(|p| p.batch.num_rows()).sum();
+            let batches = self.pending.iter().map(|p| p.batch.clone()).collect();
+            self.shared.change(|view| view.pending = batches);
+        }
+    }
+
+    /// Writes the pending rows, by hour.
+    fn write_pending(&self, next_file: &mut u64) -> Result<Vec<StoredFile>, StoreError> {
+        let mut writers: BTreeMap<String, FileWriter> = BTreeMap::new();
+        for pending in &self.pending {
+            // A batch of classic records may span hours; it goes with its first.
+            let (time_ns, _) = parquet_files::times(&pending.batch).unwrap_or_default();
+            let partition = partition(time_ns);
+            let writer = match writers.entry(partition) {
+                std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+                std::collections::btree_map::Entry::Vacant(entry) => {
+                    let number = *next_file;
+                    *next_file += 1;
+                    entry.insert(FileWriter::new(&self.folder, number, time_ns)?)
+                }
+            };
+            writer.write(&pending.batch)?;
+        }
+        let mut files = vec![];
+        for writer in writers.into_values() {
+            files.extend(writer.finish()?);
+        }
+        Ok(files)
+    }
+
+    /// Copies a file without the rows of the epochs replaced; none if it has none of them.
+    fn rewrite(
+        &self,
+        file: &StoredFile,
+        next_file: &mut u64,
+    ) -> Result<Option<Option<StoredFile>>, StoreError> {
+        let (from, to) = (file.time_min_ns, file.time_max_ns);
+        if !self.replaced.iter().any(|(time, _)| (from..=to).contains(time)) {
+            return Ok(None);
+        }
+        let path = self.folder.join(&file.path);
+        let mut hit = false;
+        let search = &mut |batch: &RecordBatch| {
+            hit |= is_of_epochs(batch, &self.replaced).true_count() > 0;
+            if hit {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        };
+        _ = parquet_files::scan(&path, TimeRange::ALL, Some(&["time", "epoch"]), search)?;
+        if !hit {
+            return Ok(None);
+        }
+        let number = *next_file;
+        *next_file += 1;
+        let mut writer = FileWriter::new(&self.folder, number, from)?;
+        copy(&path, &mut writer, |batch| {
+            let replaced = is_of_epochs(batch, &self.replaced);
+            BooleanArray::from_iter(replaced.iter().map(|is| is.map(|is| !is)))
+        })?;
+        writer.finish().map(Some)
+    }
+
+    /// Makes a list the store's, then removes the files that are not on it any more.
+    fn commit(
+        &self,
+        manifest: Manifest,
+        pending: Vec<RecordBatch>,
+        removed: &[String],
+    ) -> Result<(), StoreError> {
+        manifest
+            .write(&self.folder)
+            .map_err(file_error("write the list of files in", &self.folder))?;
+        self.shared.change(|view| {
+            view.manifest = Arc::new(manifest);
+            view.pending = pending;
+        });
+        for path in removed {
+            // One that stays is removed when the store is opened.
+            _ = fs::remove_file(self.folder.join(path));
+        }
+        Ok(())
+    }
+
+    /// Merges files of an hour and about the same size, where there are many.
+    fn merge(&self) -> Result<usize, StoreError> {
+        let manifest = self.shared.view().manifest;
+        let mut classes: BTreeMap<(&str, u32), Vec<&StoredFile>> = BTreeMap::new();
+        for file in manifest.files() {
+            let partition = file.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+            classes
+                .entry((partition, size_class(file.bytes)))
+                .or_default()
+                .push(file);
+        }
+        let mut merged = 0;
+        for files in classes.into_values() {
+            let total: u64 = files.iter().map(|file| file.bytes).sum();
+            if files.len() < MERGE_FILES || total > MERGED_BYTES_MAX {
+                continue;
+            }
+            let mut manifest = Manifest::clone(&self.shared.view().manifest);
+            let mut files = files;
+            files.sort_by_key(|file| (file.time_min_ns, &file.path));
+            let number = manifest.next_file;
+            manifest.next_file += 1;
+            let mut writer = FileWriter::new(&self.folder, number, files[0].time_min_ns)?;
+            for file in &files {
+                copy(&self.folder.join(&file.path), &mut writer, |batch| {
+                    BooleanArray::from(vec![true; batch.num_rows()])
+                })?;
+            }
+            let removed: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
+            manifest.files.retain(|file| !removed.contains(&file.path));
+            manifest.files.extend(writer.finish()?);
+            let pending = self.shared.view().pending;
+            self.commit(manifest, pending, &removed)?;
+            merged += removed.len();
+        }
+        Ok(merged)
+    }
+}
+
+impl FlowStore for ParquetStore {
+    fn append_epoch(&mut self, epoch: &DecodedEpoch) {
+        let time_ns = i64::try_from(epoch.time_ns).unwrap_or(i64::MAX);
+        let of = (time_ns, epoch.epoch);
+        let batch = if epoch.too_late {
+            let stored = self.switches_stored(time_ns, epoch.epoch);
+            epoch_batch::batch(epoch, |switch| !stored.contains(switch))
+        } else {
+            if epoch.may_be_stored {
+                self.forget_pending(of);
+                self.replaced.insert(of);
+            }
+            epoch_batch::batch(epoch, |_| true)
+        };
+        // What came too late stands beside the rows of its epoch, and is replaced by nobody.
+        self.push((!epoch.too_late).then_some(of), batch);
+        self.feedback.push(Feedback::Stored {
+            group: epoch.group,
+            revision: epoch.revision,
+        });
+    }
+
+    fn append_classic(&mut self, records: &[ClassicRecord]) {
+        self.push(None, classic_batch::batch(records));
+    }
+
+    fn pending_rows(&self) -> usize {
+        self.pending_rows
+    }
+
+    fn flush(&mut self) -> Result<Vec<Feedback>, StoreError> {
+        if self.pending.is_empty() && self.replaced.is_empty() {
+            return Ok(std::mem::take(&mut self.feedback));
+        }
+        let mut manifest = Manifest::clone(&self.shared.view().manifest);
+        let mut next_file = manifest.next_file;
+        let mut removed = vec![];
+        let mut files = vec![];
+        for file in std::mem::take(&mut manifest.files) {
+            match self.rewrite(&file, &mut next_file)? {
+                None => files.push(file),
+                Some(rewritten) => {
+                    removed.push(file.path);
+                    files.extend(rewritten);
+                }
+            }
+        }
+        files.extend(self.write_pending(&mut next_file)?);
+        manifest.files = files;
+        manifest.next_file = next_file;
+        self.commit(manifest, vec![], &removed)?;
+        self.pending.clear();
+        self.pending_rows = 0;
+        self.replaced.clear();
+        Ok(std::mem::take(&mut self.feedback))
+    }
+
+    fn maintain(&mut self, now_ns: i64) -> Result<Maintenance, StoreError> {
+        let mut done = Maintenance {
+            merged_files: self.merge()?,
+            ..Maintenance::default()
+        };
+        let mut manifest = Manifest::clone(&self.shared.view().manifest);
+        manifest.files.sort_by_key(|file| file.time_max_ns);
+        let mut bytes: u64 = manifest.files.iter().map(|file| file.bytes).sum();
+        let keep_ns = i64::try_from(self.options.keep_ns).unwrap_or(i64::MAX);
+        let mut removed = vec![];
+        manifest.files.retain(|file| {
+            let old = keep_ns > 0 && file.time_max_ns < now_ns.saturating_sub(keep_ns);
+            let much = self.options.bytes_max > 0 && bytes > self.options.bytes_max;
+            if old || much {
+                bytes -= file.bytes;
+                done.removed_files += 1;
+                done.removed_rows += file.rows;
+                removed.push(file.path.clone());
+            }
+            !(old || much)
+        });
+        if !removed.is_empty() {
+            let pending = self.shared.view().pending;
+            self.commit(manifest, pending, &removed)?;
+        }
+        Ok(done)
+    }
+
+    fn reader(&self) -> Arc<dyn FlowReader> {
+        Arc::clone(&self.shared) as Arc<dyn FlowReader>
+    }
+}
+
+impl Shared {
+    fn view(&self) -> View {
+        self.view
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut View)) {
+        change(&mut self.view.write().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl FlowReader for Shared {
+    fn scan(
+        &self,
+        range: TimeRange,
+        columns: &[&str],
+        visit: &mut dyn FnMut(&RecordBatch) -> ControlFlow<()>,
+    ) -> Result<Scanned, StoreError> {
+        let view = self.view();
+        let mut scanned = Scanned::default();
+        let mut visit = |batch: &RecordBatch| {
+            scanned.rows += batch.num_rows() as u64;
+            visit(batch)
+        };
+        let mut files: Vec<&StoredFile> = view.manifest.files().iter().collect();
+        files.sort_by_key(|file| file.time_min_ns);
+        let mut unreadable = 0;
+        for file in files {
+            if !range.overlaps(file.time_min_ns, file.time_max_ns) {
+                continue;
+            }
+            let path = self.folder.join(&file.path);
+            match parquet_files::scan(&path, range, Some(columns), &mut visit) {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(())) => return Ok(scanned),
+                Err(error) => {
+                    unreadable += 1;
+                    tracing::warn!(%error, "a stored file cannot be read");
+                }
+            }
+        }
+        let indices: Vec<usize> = SCHEMA
+            .fields()
+            .iter()
+            .enumerate()
+            .filter(|(_, field)| columns.contains(&field.name().as_str()))
+            .map(|(index, _)| index)
+            .collect();
+        for batch in &view.pending {
+            let wanted = parquet_files::times(batch)
+                .is_some_and(|(min, max)| range.overlaps(min, max));
+            if wanted
+                && let Ok(batch) = batch.project(&indices)
+                && visit(&batch).is_break()
+            {
+                break;
+            }
+        }
+        scanned.unreadable_files = unreadable;
+        Ok(scanned)
+    }
+
+    fn sizes(&self) -> StoreSizes {
+        let view = self.view();
+        let files = view.manifest.files();
+        StoreSizes {
+            files: files.len() as u64,
+            bytes: files.iter().map(|file| file.bytes).sum(),
+            rows: files.iter().map(|file| file.rows).sum(),
+            pending_rows: view.pending.iter().map(|batch| batch.num_rows() as u64).sum(),
+        }
+    }
+}
+
+/// Which rows are of these epochs, from the columns `time` and `epoch`.
+fn is_of_epochs(batch: &RecordBatch, epochs: &HashSet<(i64, u64)>) -> BooleanArray {
+    let times = batch
+        .column_by_name("time")
+        .and_then(|column| column.as_primitive_opt::<TimestampNanosecondType>());
+    let numbers = batch
+        .column_by_name("epoch")
+        .and_then(|column| column.as_primitive_opt::<UInt64Type>());
+    let (Some(times), Some(numbers)) = (times, numbers) else {
+        return BooleanArray::from(vec![false; batch.num_rows()]);
+    };
+    let rows = times.values().iter().zip(numbers.iter());
+    // Rows of an epoch stand together: the set is asked once for each run.
+    let mut last = (None, false);
+    rows.map(|(&time, number)| {
+        let of = number.map(|number| (time, number));
+        if last.0 != Some(of) {
+            last = (Some(of), of.is_some_and(|of| epochs.contains(&of)));
+        }
+        Some(last.1)
+    })
+    .collect()
+}
+
+/// Copies the rows of a file that `keep` says.
+fn copy(
+    path: &Path,
+    writer: &mut FileWriter,
+    keep: impl Fn(&RecordBatch) -> BooleanArray,
+) -> Result<(), StoreError> {
+    let mut failed = None;
+    let mut write = |batch: &RecordBatch| {
+        let kept = filter_record_batch(batch, &keep(batch))
+            .map_err(|error| parquet_files::parquet_error("copy", path)(error.into()));
+        match kept.and_then(|kept| writer.write(&kept)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    };
+    _ = parquet_files::scan(path, TimeRange::ALL, None, &mut write)?;
+    failed.map_or(Ok(()), Err)
+}
+
+fn size_class(bytes: u64) -> u32 {
+    (bytes >> 20).max(1).ilog(MERGE_RATIO)
+}
+
+/// Removes files that are on no list.
+fn remove_unlisted(folder: &Path, manifest: &Manifest) -> Result<(), StoreError> {
+    let listed: HashSet<PathBuf> = manifest
+        .files()
+        .iter()
+        .map(|file| folder.join(&file.path))
+        .collect();
+    for path in subfolders(folder)?
+        .iter()
+        .map(|day| subfolders(day))
+        .collect::<Result<Vec<_>, _>>()?
+        .iter()
+        .flatten()
+    {
+        for entry in fs::read_dir(path).map_err(file_error("read", path))? {
+            let file = entry.map_err(file_error("read", path))?.path();
+            let ours = file
+                .extension()
+                .is_some_and(|end| end == "parquet" || end == "part");
+            if ours && !listed.contains(&file) {
+                fs::remove_file(&file).map_err(file_error("remove", &file))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn subfolders(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let mut folders = vec![];
+    for entry in fs::read_dir(folder).map_err(file_error("read", folder))? {
+        let path = entry.map_err(file_error("read", folder))?.path();
+        if path.is_dir() {
+            folders.push(path);
+        }
+    }
+    Ok(folders)
+}
+
+#[cfg(test)]
+#[path = "parquet_store_tests.rs"]
+mod tests;
