@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use flowradar_balancer::Timestamp;
+use flowradar_balancer::policy::estimate::EstimatorSettings;
 use flowradar_balancer::policy::{
     Availability, BackEndId, BackEndSettings, Balancer, BalancerSettings, Policy, Unit, UnitKey,
 };
@@ -297,4 +298,45 @@ fn estimates_balance_uneven_units_where_turns_do_not() {
             horizon: Duration::from_millis(500)
         }) < 1.3
     );
+}
+
+/// Equation 1 by hand: `R_i - t * sum of r_j * p_j` of two back ends whose residual capacity is known.
+#[test]
+fn residual_capacity_is_weighed_against_what_is_expected() {
+    let policy = Policy::EstimatedLoad {
+        horizon: Duration::from_millis(100),
+    };
+    let settings = BalancerSettings {
+        policy,
+        estimator: EstimatorSettings {
+            rate_time_constant: Duration::from_millis(200),
+            ..EstimatorSettings::default()
+        },
+        ..BalancerSettings::default()
+    };
+    let back_ends = (0..2).map(|id| BackEndSettings::new(BackEndId(id), format!("server {id}")));
+    let mut balancer = Balancer::new(settings, back_ends);
+    // A unit of 20 at once has a rate of 20 / 0.2 = 100 a second: 10 in the next 100 ms.
+    let mut unit = Unit::new(Timestamp::ZERO);
+    balancer.place(&mut unit, BackEndId(0), Timestamp::ZERO);
+    balancer.dispatch(&mut unit, key(1), 20.0, Timestamp::ZERO);
+    let choice = |balancer: &mut Balancer, residual: f64| {
+        balancer.set_residual(BackEndId(0), Some(residual));
+        balancer.set_residual(BackEndId(1), Some(50.0));
+        let mut new = Unit::new(Timestamp::ZERO);
+        let chosen = balancer.dispatch(&mut new, key(2), 0.0, Timestamp::ZERO);
+        balancer.release(new);
+        chosen.expect("two are up").back_end
+    };
+    assert_eq!(choice(&mut balancer, 59.9), BackEndId(1));
+    assert_eq!(choice(&mut balancer, 60.1), BackEndId(0));
+    // Ten times the look ahead, ten times the expected load.
+    balancer.set_time_scales(Duration::from_secs(1), Duration::from_secs(5));
+    assert_eq!(choice(&mut balancer, 149.9), BackEndId(1));
+    assert_eq!(choice(&mut balancer, 150.1), BackEndId(0));
+    // What has ended is expected no more.
+    balancer.mute(&mut unit);
+    assert_eq!(unit.assigned(), Some(BackEndId(0)));
+    assert_eq!(choice(&mut balancer, 50.1), BackEndId(0));
+    assert_eq!(choice(&mut balancer, 49.9), BackEndId(1));
 }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::wire::WireReason;
 
 /// Sums since the engine began. Everything that is not passed on as it came is in here.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Counters {
     /// Datagrams taken in.
     pub datagrams: u64,
@@ -23,7 +24,7 @@ pub struct Counters {
     /// and the datagram is passed on whole unless it is split by records.
     pub bad_bodies: u64,
     /// Errors of both kinds by reason.
-    #[serde(serialize_with = "by_name")]
+    #[serde(serialize_with = "by_name", skip_deserializing)]
     pub errors: BTreeMap<WireReason, u64>,
     /// Datagrams of exporters in no group of routers, and not copied: dropped.
     pub unknown_exporters: u64,

@@ -220,6 +220,8 @@ struct BackEnd {
     external_per_second: f64,
     /// The back end's own word, as a fraction of its capacity.
     reported_load: Option<f64>,
+    /// The amount that it can take at this moment, if that is known.
+    residual: Option<f64>,
     /// Of smooth weighted round robin.
     credit: f64,
 }
@@ -265,6 +267,7 @@ impl Balancer {
             units: 0,
             external_per_second: 0.0,
             reported_load: None,
+            residual: None,
             credit: 0.0,
         });
     }
@@ -299,6 +302,26 @@ impl Balancer {
         if let Some(back_end) = self.find_mut(id) {
             back_end.reported_load = load.filter(|load| load.is_finite() && *load >= 0.0);
         }
+    }
+
+    /// Takes the residual capacity of a back end, `R_i` of equation 1: the amount that it can take
+    /// at this moment, such as the room in its queue. Where it is known, [`Policy::LeastLoaded`] and
+    /// [`Policy::EstimatedLoad`] go by it, and not by rates and capacities. Known of some back ends
+    /// only, it would be compared with what it cannot be compared with: give it for all or for none.
+    pub fn set_residual(&mut self, id: BackEndId, amount: Option<f64>) {
+        if let Some(back_end) = self.find_mut(id) {
+            back_end.residual = amount.filter(|amount| amount.is_finite());
+        }
+    }
+
+    /// Takes the times that were measured of the traffic: how far [`Policy::EstimatedLoad`] looks
+    /// ahead, the round trip time in the paper, and the silence after which a unit is idle, N times
+    /// that.
+    pub fn set_time_scales(&mut self, ahead: Duration, idle_after: Duration) {
+        if let Policy::EstimatedLoad { horizon } = &mut self.settings.policy {
+            *horizon = ahead;
+        }
+        self.settings.estimator.idle_after = idle_after;
     }
 
     /// Takes note of what others send to a back end, amount per second.
@@ -391,6 +414,23 @@ impl Balancer {
         if let Some(back_end) = self.find_mut(id) {
             back_end.arrivals.observe(amount, now, &estimator);
             back_end.assigned_per_second = back_end.arrivals.rate_per_second();
+        }
+    }
+
+    /// Gives a unit to a back end that was chosen elsewhere; whatever that is, if it does not take
+    /// units, the next [`Balancer::dispatch`] chooses another.
+    pub fn place(&mut self, unit: &mut Unit, id: BackEndId, now: Timestamp) {
+        self.unassign(unit);
+        self.assign(unit, id, now);
+    }
+
+    /// Takes a unit that has ended out of its back end's load, until it sends again. It stays
+    /// assigned, for what may still come.
+    pub fn mute(&mut self, unit: &mut Unit) {
+        let accounted = std::mem::take(&mut unit.accounted_per_second);
+        unit.estimate = LoadEstimate::new(unit.estimate.last_arrival());
+        if let Some(back_end) = unit.assigned.and_then(|id| self.find_mut(id)) {
+            back_end.assigned_per_second = (back_end.assigned_per_second - accounted).max(0.0);
         }
     }
 
@@ -549,6 +589,9 @@ impl Balancer {
         let total = self.total_load();
         let estimator = &self.settings.estimator;
         self.best_of_ties(key, now, |back_end| {
+            if let Some(residual) = back_end.residual {
+                return residual;
+            }
             let capacity = self.capacity(back_end, total, now);
             let rate = back_end.arrivals.decayed_rate_per_second(now, estimator);
             let present = rate + back_end.external_per_second;
@@ -566,6 +609,9 @@ impl Balancer {
         let total = self.total_load();
         let horizon_seconds = horizon.as_secs_f64();
         self.best_of_ties(key, now, |back_end| {
+            if let Some(residual) = back_end.residual {
+                return residual - horizon_seconds * back_end.load_per_second();
+            }
             let capacity = self.capacity(back_end, total, now);
             // What the back end reports beyond what it is sent here takes from its capacity.
             let reported = back_end.reported_load.unwrap_or(0.0) * capacity;

@@ -66,12 +66,12 @@ impl LoadEstimate {
         }
         let interval = now.seconds_since(self.last_arrival);
         let time_constant = settings.rate_time_constant.as_secs_f64().max(1e-9);
-        let kept = (-interval / time_constant).exp();
-        let gain = if interval > 0.0 {
+        let (gain, kept) = if interval > 0.0 {
             // 1 - exp(-x) without loss of digits where x is small.
-            -(-interval / time_constant).exp_m1() / interval
+            let replaced = -(-interval / time_constant).exp_m1();
+            (replaced / interval, 1.0 - replaced)
         } else {
-            1.0 / time_constant
+            (1.0 / time_constant, 1.0)
         };
         self.rate_per_second = gain * amount + kept * self.rate_per_second;
         self.last_arrival = self.last_arrival.max(now);
