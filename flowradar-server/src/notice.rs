@@ -1,6 +1,6 @@
 //! Notices: what the collector itself has to say. To the log, to the API, and counted.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use flowradar_collector::analysis::{Event, EventChange, Severity};
@@ -12,6 +12,8 @@ use crate::ingest::unix_now_ns;
 
 /// Notices and events kept for those who ask later.
 const RECENT_MAX: usize = 4096;
+/// Notices of a kind that are told in a second at most; the next one says how many there were.
+const TOLD_PER_SECOND_MAX: u32 = 5;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,7 +51,25 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Recent {
     next_id: u64,
+    /// By kind: the second, notices told in it, and notices since then that were not told.
+    told: HashMap<String, (u64, u32, u64)>,
     notices: VecDeque<Notice>,
+}
+
+impl Recent {
+    /// How many of this kind were not told since one was, or none if this is not told, either.
+    fn limit(&mut self, kind: &str, second: u64) -> Option<u64> {
+        let told = self.told.entry(kind.to_owned()).or_default();
+        if told.0 != second {
+            *told = (second, 0, told.2);
+        }
+        if told.1 == TOLD_PER_SECOND_MAX {
+            told.2 += 1;
+            return None;
+        }
+        told.1 += 1;
+        Some(std::mem::take(&mut told.2))
+    }
 }
 
 /// A notice before it has number and time.
@@ -175,7 +195,16 @@ impl Notices {
         });
     }
 
-    fn tell(&self, draft: Draft) {
+    fn tell(&self, mut draft: Draft) {
+        let time_ns = unix_now_ns();
+        // Events are limited by the analyses; all else may come with every report.
+        if draft.event.is_none() {
+            match self.recent().limit(&draft.kind, time_ns / 1_000_000_000) {
+                None => return,
+                Some(0) => {}
+                Some(untold) => draft.message += &format!(" (and {untold} more like this)"),
+            }
+        }
         match draft.severity {
             Severity::Info => tracing::info!(kind = draft.kind, "{}", draft.message),
             Severity::Warning => tracing::warn!(kind = draft.kind, "{}", draft.message),
@@ -185,7 +214,7 @@ impl Notices {
         recent.next_id += 1;
         let notice = Notice {
             id: recent.next_id,
-            time_ns: unix_now_ns(),
+            time_ns,
             severity: draft.severity,
             kind: draft.kind,
             message: draft.message,

@@ -5,6 +5,7 @@
 //! there: no gap, no duplicate. When journal or grouping cannot take more, streams are not read until
 //! they can (*back pressure*), and refused after a while: agents keep what is not acknowledged.
 
+mod connection;
 mod drop_folder;
 mod identity;
 mod service;
@@ -17,6 +18,7 @@ pub mod proto {
     tonic::include_proto!("flowradar.collector.v1");
 }
 
+pub use connection::{Connection, limited};
 pub use drop_folder::{DropFolder, DroppedFile};
 pub use identity::{Credentials, Identities, Identity, IdentityError, Secret};
 pub use service::{Ingest, IngestOptions};

@@ -89,6 +89,11 @@ impl Ingest {
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(identities);
     }
 
+    /// Where it tells what happens.
+    pub fn notices(&self) -> &Notices {
+        &self.notices
+    }
+
     /// The switches.
     pub fn switches(&self) -> &Switches {
         &self.switches

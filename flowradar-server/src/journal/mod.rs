@@ -20,10 +20,11 @@ mod segment;
 mod state;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
@@ -171,9 +172,15 @@ struct Shared {
     requests: Option<std::sync::mpsc::SyncSender<Request>>,
     writer: Option<JoinHandle<()>>,
     gauges: Arc<Gauges>,
+    in_hand: Arc<InHand>,
     /// Held so that no other process opens the journal.
     _lock: File,
 }
+
+/// Reports that were appended and of which grouping has not heard yet, by segment: it cannot know that
+/// they are still needed.
+#[derive(Debug, Default)]
+struct InHand(Mutex<BTreeMap<u64, u64>>);
 
 /// What a journal holds and does.
 #[derive(Debug, Default)]
@@ -222,6 +229,7 @@ impl Journal {
         gauges
             .segments
             .store(segments.len() as u64, Ordering::Relaxed);
+        let in_hand = Arc::new(InHand::default());
         let (requests, received) = std::sync::mpsc::sync_channel(APPENDS_WAITING_MAX);
         let writer = Writer::new(
             folder.to_path_buf(),
@@ -229,6 +237,7 @@ impl Journal {
             segments,
             state.clone(),
             Arc::clone(&gauges),
+            Arc::clone(&in_hand),
         )?;
         let writer = thread::Builder::new()
             .name("journal".into())
@@ -239,6 +248,7 @@ impl Journal {
             requests: Some(requests),
             writer: Some(writer),
             gauges,
+            in_hand,
             _lock: lock,
         };
         let journal = Self {
@@ -273,7 +283,13 @@ impl Journal {
             .unwrap_or(Err(AppendError::Closed))
     }
 
-    /// Removes all segments before this one, oldest first: nothing in them is needed any more.
+    /// Says that grouping has heard of a report that was appended. Until then its segment is not removed.
+    pub fn handed_over(&self, position: Position) {
+        self.shared.in_hand.remove(position.segment);
+    }
+
+    /// Removes all segments before this one, oldest first: nothing in them is needed any more. Segments
+    /// with reports that were not handed over stay.
     pub fn remove_before(&self, segment: u64) {
         if let Some(requests) = &self.shared.requests {
             _ = requests.send(Request::RemoveBefore(SegmentNumber(segment)));
@@ -304,6 +320,30 @@ impl Journal {
     /// What the journal holds and does.
     pub fn gauges(&self) -> &Gauges {
         &self.shared.gauges
+    }
+}
+
+impl InHand {
+    fn add(&self, segment: u64) {
+        *self.segments().entry(segment).or_default() += 1;
+    }
+
+    fn remove(&self, segment: u64) {
+        let mut segments = self.segments();
+        if let Some(reports) = segments.get_mut(&segment) {
+            *reports -= 1;
+            if *reports == 0 {
+                segments.remove(&segment);
+            }
+        }
+    }
+
+    fn first(&self) -> Option<u64> {
+        self.segments().first_key_value().map(|(segment, _)| *segment)
+    }
+
+    fn segments(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::frame::{framed_bytes, write_frame};
 use super::segment::SegmentNumber;
 use super::{
-    AppendError, Gauges, JournalOptions, OpenJournalError, Position, Record, State, file_error,
+    AppendError, Gauges, InHand, JournalOptions, OpenJournalError, Position, Record, State, file_error,
     sync_folder,
 };
 
@@ -35,6 +35,7 @@ pub(super) struct Writer {
     current: Segment,
     state: State,
     gauges: Arc<Gauges>,
+    in_hand: Arc<InHand>,
     /// Bytes of the batch being written, kept for the next one.
     buffer: Vec<u8>,
 }
@@ -55,6 +56,7 @@ impl Writer {
         segments: Vec<SegmentNumber>,
         state: State,
         gauges: Arc<Gauges>,
+        in_hand: Arc<InHand>,
     ) -> Result<Self, OpenJournalError> {
         let mut sized = vec![];
         for number in segments {
@@ -75,6 +77,7 @@ impl Writer {
             },
             state,
             gauges,
+            in_hand,
             buffer: vec![],
         })
     }
@@ -130,6 +133,9 @@ impl Writer {
                 for ((record, reply), position) in accepted.into_iter().zip(positions) {
                     if let Ok(record) = Record::read(&record) {
                         self.state.apply(&record);
+                        if matches!(record, Record::Report(_)) {
+                            self.in_hand.add(position.segment);
+                        }
                     }
                     // Whoever asked may be gone; the record is there all the same.
                     _ = reply.send(Ok(position));
@@ -239,8 +245,10 @@ impl Writer {
         if self.current.file.is_none() && self.begin_segment().is_err() {
             return;
         }
+        let in_hand = self.in_hand.first().map_or(segment, SegmentNumber);
+        let before = segment.min(in_hand);
         while let Some(&(oldest, _)) = self.older.first()
-            && oldest < segment
+            && oldest < before
         {
             if let Err(error) = fs::remove_file(oldest.path(&self.folder))
                 && error.kind() != io::ErrorKind::NotFound
