@@ -68,6 +68,9 @@ pub struct Encoders<'a, H: HashFamily = Xxh3> {
     /// By [`SwitchId`].
     encoders: Vec<Encoder<FlowKeyV4, H>>,
     next_epoch: u64,
+    /// When the first epoch begins, and how long each is, in nanoseconds; 0 if they have no times.
+    start_ns: u64,
+    length_ns: u64,
 }
 
 impl<'a, H: HashFamily> Encoders<'a, H> {
@@ -102,7 +105,38 @@ impl<'a, H: HashFamily> Encoders<'a, H> {
             simulation,
             encoders,
             next_epoch: 0,
+            start_ns: 0,
+            length_ns: 0,
         }
+    }
+
+    /// Gives the epochs times: when the first one began, in nanoseconds since 1970, and how long each is.
+    ///
+    /// # Panics
+    /// If an epoch was encoded already.
+    #[must_use]
+    pub fn with_times(mut self, start_ns: u64, length_ns: u64) -> Self {
+        assert_eq!(self.next_epoch, 0, "times are given before the first epoch");
+        (self.start_ns, self.length_ns) = (start_ns, length_ns);
+        let first = epoch_at(start_ns, length_ns, 0);
+        let switches = self.simulation.topology().switches();
+        for (encoder, name) in self.encoders.iter_mut().zip(switches) {
+            *encoder = Encoder::new(name.clone(), *encoder.layout(), first)
+                .expect("the layout had an encoder before");
+        }
+        self
+    }
+}
+
+/// An epoch with its times, if the first one has any.
+fn epoch_at(start_ns: u64, length_ns: u64, number: u64) -> Epoch {
+    match start_ns {
+        0 => Epoch::number(number),
+        _ => Epoch {
+            number,
+            start_ns: start_ns + number * length_ns,
+            length_ns,
+        },
     }
 }
 
@@ -116,7 +150,10 @@ impl<H: HashFamily> Iterator for Encoders<'_, H> {
             simulation,
             encoders,
             next_epoch,
+            start_ns,
+            length_ns,
         } = self;
+        let next = epoch_at(*start_ns, *length_ns, *next_epoch + 1);
         let epoch = *next_epoch;
         if epoch == simulation.epochs() {
             return None;
@@ -134,7 +171,7 @@ impl<H: HashFamily> Iterator for Encoders<'_, H> {
         let report = |(switch, encoder): (usize, &mut Encoder<FlowKeyV4, H>)| {
             let switch = SwitchId::from_index(switch);
             let sealed = encoder
-                .end_epoch(Epoch::number(epoch + 1))
+                .end_epoch(next)
                 .expect("every epoch is released below");
             let report = simulation.reports(switch, epoch).then(|| Report {
                 switch,
