@@ -1,6 +1,7 @@
 //! Flow exports over groups of collectors.
 
 pub mod config;
+pub mod dispatch;
 pub mod engine;
 pub mod health;
 #[cfg(feature = "io")]

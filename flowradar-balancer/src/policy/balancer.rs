@@ -417,6 +417,33 @@ impl Balancer {
         }
     }
 
+    /// The back end of a unit by its key alone, and by which back ends are up: for units of which
+    /// nothing can be kept. Rendezvous, but for [`Policy::Fixed`]. Accounts nothing.
+    pub fn stateless(&self, key: UnitKey, now: Timestamp) -> Option<BackEndId> {
+        let routed = match &self.settings.policy {
+            Policy::Fixed { routes } => self.routed(routes, key, now),
+            _ => None,
+        };
+        routed
+            .or_else(|| self.by_score(key, now))
+            .or_else(|| self.draining())
+    }
+
+    /// Whether units stay at a back end: it is up, or draining and keeps them.
+    pub fn keeps(&self, id: BackEndId) -> bool {
+        self.keeps_units(id)
+    }
+
+    /// The silence after which a unit is idle.
+    pub fn idle_after(&self) -> Duration {
+        self.settings.estimator.idle_after
+    }
+
+    /// Brings the accounts up to date for a unit that may be silent, and leaves it where it is.
+    pub fn refresh(&mut self, unit: &mut Unit, now: Timestamp) {
+        self.account(unit, now);
+    }
+
     /// Gives a unit to a back end that was chosen elsewhere; whatever that is, if it does not take
     /// units, the next [`Balancer::dispatch`] chooses another.
     pub fn place(&mut self, unit: &mut Unit, id: BackEndId, now: Timestamp) {
@@ -576,12 +603,16 @@ impl Balancer {
         let weights = self.total_weight(now);
         self.best(now, |_, back_end, weight| {
             let share = (1.0 + bound) * total * weight / weights;
-            // A unit must go somewhere even if it alone is more than a share: among those that
-            // carry nothing, or past their bound, the score decides.
+            // A unit must go somewhere even if it alone is more than a share: to one that carries
+            // nothing, by score; or else to the one that carries the least for its weight, which
+            // is within its share before.
             let fits =
                 back_end.load_per_second() + load <= share || back_end.load_per_second() <= 0.0;
-            let score = rendezvous_score(key.hash, back_end.name_hash, weight);
-            if fits { score } else { score - f64::MAX / 4.0 }
+            if fits {
+                rendezvous_score(key.hash, back_end.name_hash, weight)
+            } else {
+                -(back_end.load_per_second() + f64::MIN_POSITIVE) / weight
+            }
         })
     }
 
