@@ -5,6 +5,7 @@
 
 pub mod trace;
 
+mod balance;
 mod bench;
 mod commands;
 mod demo;

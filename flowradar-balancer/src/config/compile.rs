@@ -181,8 +181,15 @@ impl Config {
                 one_in: copy.one_in,
             });
         }
+        let keeps_source = destinations
+            .iter()
+            .filter(|plan| plan.source == SourceAddress::Exporter);
+        let keeps_source = keeps_source.map(|plan| plan.id).collect();
         Ok(Compiled {
-            plan: self.plan(groups, routes, copies),
+            plan: EnginePlan {
+                keeps_source,
+                ..self.plan(groups, routes, copies)
+            },
             destinations,
         })
     }
@@ -222,6 +229,7 @@ impl Config {
             groups,
             routes,
             copies,
+            keeps_source: Vec::new(),
         }
     }
 

@@ -87,6 +87,7 @@ impl Core {
             Outgoing {
                 bytes,
                 sequence,
+                domain: message.domain_for(to, &self.plan),
                 source: message.source,
                 records,
             },

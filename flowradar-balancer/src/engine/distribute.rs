@@ -115,6 +115,7 @@ impl Core {
                     Outgoing {
                         bytes: &catch_up.bytes,
                         sequence: Some((message.header.sequence_offset, number)),
+                        domain: message.domain_for(to, &self.plan),
                         source: message.source,
                         records: 0,
                     },
@@ -363,6 +364,7 @@ impl Core {
                     Outgoing {
                         bytes,
                         sequence: None,
+                        domain: message.domain_for(part.destination, &self.plan),
                         source: message.source,
                         records: 0,
                     },
@@ -406,6 +408,7 @@ impl Core {
                 Outgoing {
                     bytes: &catch_up.bytes,
                     sequence: Some((message.header.sequence_offset, number)),
+                    domain: message.domain_for(to, &self.plan),
                     source: message.source,
                     records: 0,
                 },
@@ -471,6 +474,7 @@ impl Core {
             Outgoing {
                 bytes,
                 sequence,
+                domain: message.domain_for(to, &self.plan),
                 source: message.source,
                 records,
             },

@@ -27,6 +27,7 @@ mod analysis;
 mod copies;
 mod counters;
 mod distribute;
+mod domains;
 mod plan;
 mod replay;
 mod snapshot;
@@ -42,6 +43,7 @@ use crate::wire::build::MessageBuilder;
 
 use analysis::{Summary, analyse};
 pub use counters::Counters;
+use domains::Domains;
 pub use plan::{
     AssignmentUnit, CopyPlan, EnginePlan, GroupPlan, Limits, RoutePlan, WaitingSettings,
 };
@@ -70,10 +72,24 @@ pub struct Outgoing<'a> {
     pub bytes: &'a [u8],
     /// Where another sequence number is to be written, and which.
     pub sequence: Option<(usize, u32)>,
+    /// Where another observation domain is to be written, and which; see
+    /// [`EnginePlan::keeps_source`].
+    pub domain: Option<DomainPatch>,
     /// The exporter's address and port, for receivers that are to see it.
     pub source: SocketAddr,
     /// Flow records in it.
     pub records: u32,
+}
+
+/// An observation domain to be written into a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DomainPatch {
+    /// Where.
+    pub offset: usize,
+    /// Two bytes (v5) or four.
+    pub length: usize,
+    /// Which.
+    pub domain: u32,
 }
 
 impl Outgoing<'_> {
@@ -81,6 +97,13 @@ impl Outgoing<'_> {
     pub fn append_to(&self, buffer: &mut Vec<u8>) {
         let start = buffer.len();
         buffer.extend_from_slice(self.bytes);
+        if let Some(patch) = self.domain
+            && let Some(place) =
+                buffer.get_mut(start + patch.offset..start + patch.offset + patch.length)
+        {
+            let value = patch.domain.to_be_bytes();
+            place.copy_from_slice(&value[4 - patch.length.min(4)..]);
+        }
         if let Some((offset, sequence)) = self.sequence
             && let Some(place) = buffer.get_mut(start + offset..start + offset + 4)
         {
@@ -114,6 +137,7 @@ struct Core {
     counters: Counters,
     replay: ReplayBuffer,
     destinations: Vec<Destination>,
+    domains: Domains,
     /// Messages under construction in record mode, used again and again.
     parts: Vec<Part>,
     rebalance_cursor: usize,
@@ -156,8 +180,23 @@ struct Message<'a> {
     summary: Summary,
     /// Version of the stream's templates and options before this message.
     version_before: u64,
+    /// The stream's substitute for its observation domain.
+    domain: Option<u32>,
     /// Sent before, to a collector that failed.
     is_replay: bool,
+}
+
+impl Message<'_> {
+    /// The observation domain that a destination is to see, if it is not the exporter's.
+    fn domain_for(&self, to: BackEndId, plan: &EnginePlan) -> Option<DomainPatch> {
+        let domain = self.domain.filter(|_| !plan.keeps_source.contains(&to))?;
+        let (offset, length) = self.header.domain_place();
+        Some(DomainPatch {
+            offset,
+            length,
+            domain,
+        })
+    }
 }
 
 impl Engine {
@@ -175,6 +214,7 @@ impl Engine {
                 counters: Counters::default(),
                 replay: ReplayBuffer::default(),
                 destinations: Vec::new(),
+                domains: Domains::default(),
                 parts: Vec::new(),
                 rebalance_cursor: 0,
                 idle_checked: now,
@@ -256,6 +296,7 @@ impl Engine {
             source,
             summary,
             version_before,
+            domain: stream.substitute_domain,
             is_replay: false,
         };
         core.copy(exporter, stream, &message, now, output);
@@ -466,7 +507,11 @@ impl Engine {
             }
         };
         let added = self.table.add_stream(key, exporter, &core.plan.limits, now);
-        core.made_room(added)
+        let index = core.made_room(added)?;
+        if let Some(stream) = self.table.streams.get_mut(index) {
+            stream.substitute_domain = core.domains.enter(&key, stream.hash);
+        }
+        Some(index)
     }
 
     fn rebalance(&mut self, now: Timestamp) {
@@ -547,6 +592,7 @@ impl Engine {
                 source: sent.source,
                 summary,
                 version_before,
+                domain: stream.substitute_domain,
                 is_replay: true,
             };
             core.counters.replayed += 1;
@@ -677,6 +723,7 @@ impl Core {
                 source: waiting.source,
                 summary,
                 version_before,
+                domain: stream.substitute_domain,
                 is_replay: false,
             };
             self.account(stream, &summary);
@@ -704,6 +751,7 @@ impl Core {
             }
         }
         for mut stream in removed.streams {
+            self.domains.leave(&stream.key, stream.substitute_domain);
             stream.cache.clear(&mut self.budget);
             self.waiting_bytes -= stream.waiting_bytes;
             if let Some(group) = group.and_then(|index| self.groups.get_mut(index)) {

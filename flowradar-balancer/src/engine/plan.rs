@@ -136,6 +136,10 @@ pub struct EnginePlan {
     pub routes: Vec<RoutePlan>,
     /// Receivers of copies.
     pub copies: Vec<CopyPlan>,
+    /// Destinations that see the exporters' addresses. All others see one address for all exporters:
+    /// to them, streams of different exporters with the same observation domain would be one, with
+    /// mixed templates and broken sequences. All but the first of these streams get another domain.
+    pub keeps_source: Vec<BackEndId>,
 }
 
 impl Default for EnginePlan {
@@ -166,6 +170,7 @@ impl Default for EnginePlan {
             groups: Vec::new(),
             routes: Vec::new(),
             copies: Vec::new(),
+            keeps_source: Vec::new(),
         }
     }
 }

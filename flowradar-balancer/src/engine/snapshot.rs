@@ -59,6 +59,9 @@ pub struct StreamSnapshot {
     pub protocol: Protocol,
     /// Its observation domain.
     pub domain: u32,
+    /// The observation domain that collectors see where they do not see the exporter's address and
+    /// another exporter has the same; see [`super::EnginePlan::keeps_source`].
+    pub substitute_domain: Option<u32>,
     /// Source port, if that is part of its identity.
     pub source_port: Option<u16>,
     /// Messages received.
@@ -207,6 +210,7 @@ impl Engine {
             StreamSnapshot {
                 protocol: stream.key.protocol,
                 domain: stream.key.domain,
+                substitute_domain: stream.substitute_domain,
                 source_port: stream.key.source_port,
                 messages: stream.messages,
                 records: stream.records,

@@ -46,6 +46,8 @@ pub(crate) struct Stream {
     pub(crate) key: StreamKey,
     pub(crate) hash: u64,
     pub(crate) exporter: usize,
+    /// See `Domains`.
+    pub(crate) substitute_domain: Option<u32>,
     pub(crate) cache: StateCache,
     pub(crate) upstream: SequenceTracker,
     pub(crate) unit: Unit,
@@ -186,6 +188,7 @@ impl Table {
             hash: key.hash(),
             key,
             exporter,
+            substitute_domain: None,
             cache: StateCache::default(),
             upstream: SequenceTracker::default(),
             unit: Unit::new(now),

@@ -26,6 +26,8 @@ mod status;
 mod sys;
 mod worker;
 
+pub mod bench;
+pub mod capture;
 pub mod replay;
 
 pub use service::{Service, ServiceError, ServiceOptions};

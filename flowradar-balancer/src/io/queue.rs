@@ -159,6 +159,7 @@ mod tests {
         batch.push(Outgoing {
             bytes: &vec![7; length],
             sequence: Some((0, 0x0102_0304)),
+            domain: None,
             source: "192.0.2.1:1".parse().expect("a socket"),
             records: 3,
         });

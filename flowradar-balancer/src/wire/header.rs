@@ -113,6 +113,16 @@ impl Header {
         }
     }
 
+    /// Where the observation domain is, and how many bytes it has.
+    pub const fn domain_place(&self) -> (usize, usize) {
+        match self.protocol {
+            Protocol::NetflowV5 => (20, 2),
+            Protocol::NetflowV9 => (16, 4),
+            Protocol::Ipfix => (12, 4),
+            Protocol::Sflow => (self.sequence_offset - 4, 4),
+        }
+    }
+
     fn read_v5(datagram: &[u8]) -> Result<Self, WireError> {
         let count = u16_at(datagram, 2)?;
         let engine = u16_at(datagram, 20)?;

@@ -444,6 +444,8 @@ pub fn plan(
             ],
             group: Some(0),
         }],
+        // The collectors of tests see the exporters' addresses.
+        keeps_source: (0..64).map(BackEndId).collect(),
         ..EnginePlan::default()
     }
 }

@@ -3,6 +3,7 @@
 //! To add one: a module with an `Args` struct (`clap::Args`) and a function `run` that takes it, a
 //! variant of [`Command`], and a line in [`run`].
 
+pub(crate) mod balance;
 mod bench;
 mod decode;
 mod demo;
@@ -48,6 +49,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Balance(balance::BalanceArgs),
     Demo(demo::DemoArgs),
     Encode(encode::EncodeArgs),
     Decode(decode::DecodeArgs),
@@ -64,6 +66,7 @@ enum Command {
 /// Runs the command that the arguments name.
 pub(crate) fn run(cli: Cli) -> Result<Completeness, CommandError> {
     match cli.command {
+        Command::Balance(args) => balance::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Encode(args) => encode::run(&args),

@@ -1,0 +1,57 @@
+//! Observation domains that are different even where addresses are not.
+//!
+//! A collector that sees the balancer's address tells exporters apart by their observation domains
+//! alone, and these are mostly 0. The first stream with a domain keeps it; the others get a number
+//! that follows from their key, so that it is the same after a restart.
+
+use hashbrown::HashMap;
+
+use crate::policy::mix;
+use crate::stream::StreamKey;
+use crate::wire::Protocol;
+
+/// Who has which domain.
+#[derive(Debug, Default)]
+pub(super) struct Domains {
+    owners: HashMap<(Protocol, u32), StreamKey>,
+}
+
+/// Tries for a free number; with fewer streams than half of the numbers, one of them succeeds.
+const TRIES: u64 = 64;
+
+impl Domains {
+    /// Gives a stream its domain: `None` if that is its own.
+    pub(super) fn enter(&mut self, key: &StreamKey, hash: u64) -> Option<u32> {
+        // sFlow's identity is the agent's address, which is in the datagram.
+        if key.protocol == Protocol::Sflow {
+            return None;
+        }
+        let wanted = (key.protocol, key.domain);
+        if *self.owners.entry(wanted).or_insert(*key) == *key {
+            return None;
+        }
+        let mut candidate = key.domain;
+        for round in 0..TRIES {
+            let number = mix(hash ^ round) as u32;
+            candidate = if key.protocol == Protocol::NetflowV5 {
+                number & 0xffff
+            } else {
+                number
+            };
+            let place = (key.protocol, candidate);
+            if !self.owners.contains_key(&place) {
+                self.owners.insert(place, *key);
+                return Some(candidate);
+            }
+        }
+        Some(candidate)
+    }
+
+    /// Takes a stream's domain back.
+    pub(super) fn leave(&mut self, key: &StreamKey, substitute: Option<u32>) {
+        let place = (key.protocol, substitute.unwrap_or(key.domain));
+        if self.owners.get(&place) == Some(key) {
+            self.owners.remove(&place);
+        }
+    }
+}
