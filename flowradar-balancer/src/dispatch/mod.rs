@@ -11,6 +11,7 @@
 //! | [`FlowId`] | 5-tuple without direction: both halves of a connection are one flow |
 //! | [`FlowState`], [`Timeouts`] | how long a flow is remembered, by protocol and TCP state |
 //! | [`DispatchCounters`] | what happened, and what could not be kept |
+//! | [`EthernetFrame`], [`vxlan_header`] | captured frames for servers in the network |
 //!
 //! # What holds
 //!
@@ -30,12 +31,18 @@ mod flow_state;
 mod flow_table;
 mod fragments;
 mod index;
+#[cfg(all(feature = "io", target_os = "linux"))]
+mod output;
 mod packet;
 pub mod simulate;
+mod vxlan;
 mod wheel;
 
 pub use counters::DispatchCounters;
 pub use engine::{Dispatcher, DispatcherSettings, LoadUnit};
 pub use flow_id::{Direction, FlowId};
 pub use flow_state::{FlowEvent, FlowState, Timeouts};
+#[cfg(all(feature = "io", target_os = "linux"))]
+pub use output::FrameOutput;
 pub use packet::{Fragment, Packet, TcpFlags};
+pub use vxlan::{EthernetFrame, VNI_MAX, VXLAN_HEADER_BYTES, VXLAN_PORT, vxlan_header};

@@ -167,7 +167,7 @@ impl Packet {
 
 /// Where the IP header of a frame begins that [`parse`] found one in.
 #[inline]
-fn ip_offset(link_type: LinkType, captured: &[u8]) -> usize {
+pub(super) fn ip_offset(link_type: LinkType, captured: &[u8]) -> usize {
     match link_type {
         LinkType::Ethernet => {
             let mut offset = 14;

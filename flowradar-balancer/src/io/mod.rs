@@ -23,7 +23,7 @@ mod queue;
 mod sender;
 mod service;
 mod status;
-mod sys;
+pub(crate) mod sys;
 mod worker;
 
 pub mod bench;

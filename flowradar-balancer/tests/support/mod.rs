@@ -449,3 +449,116 @@ pub fn plan(
         ..EnginePlan::default()
     }
 }
+
+/// A child process that does not outlive its test.
+pub struct Process(pub std::process::Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whether a program is installed.
+pub fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let extra = ["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path)
+        .chain(extra)
+        .any(|folder| folder.join(program).is_file())
+}
+
+/// Waits for something that other processes do, at most half a minute.
+pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = std::time::Instant::now();
+    while !is_so() {
+        assert!(started.elapsed().as_secs() < 30, "waited in vain: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+/// Puts data behind the template that it needs, as far as there is one.
+pub fn with_templates_first(datagrams: &[Datagram]) -> Vec<Datagram> {
+    let mut known = std::collections::HashSet::new();
+    let mut ordered = Vec::new();
+    let mut late: Vec<Datagram> = Vec::new();
+    for (source, bytes) in datagrams {
+        let version = be(&bytes[..2]);
+        if !matches!(version, 9 | 10) {
+            ordered.push((*source, bytes.clone()));
+            continue;
+        }
+        let is_ready = |bytes: &[u8],
+                        known: &std::collections::HashSet<(IpAddr, usize, usize, usize)>,
+                        source: IpAddr| {
+            let (_, needs, domain, version) = ids(bytes);
+            needs
+                .iter()
+                .all(|id| known.contains(&(source, version, domain, *id)))
+        };
+        let (defines, _, domain, _) = ids(bytes);
+        let is_new = defines.iter().fold(false, |is_new, id| {
+            known.insert((source.ip(), version, domain, *id)) || is_new
+        });
+        if is_ready(bytes, &known, source.ip()) {
+            ordered.push((*source, bytes.clone()));
+        } else {
+            late.push((*source, bytes.clone()));
+        }
+        if is_new {
+            let (ready, still) = late
+                .into_iter()
+                .partition(|(source, bytes)| is_ready(bytes, &known, source.ip()));
+            ordered.extend::<Vec<Datagram>>(ready);
+            late = still;
+        }
+    }
+    ordered.extend(late);
+    ordered
+}
+
+/// Templates that a message defines, and those that it needs beyond these; its domain and version.
+fn ids(bytes: &[u8]) -> (Vec<usize>, Vec<usize>, usize, usize) {
+    let version = be(&bytes[..2]);
+    let (domain, mut rest) = if version == 9 {
+        (be(&bytes[16..20]), &bytes[20..])
+    } else {
+        (be(&bytes[12..16]), &bytes[16..be(&bytes[2..4])])
+    };
+    let (mut defines, mut needs) = (Vec::new(), Vec::new());
+    while rest.len() >= 4 {
+        let (id, length) = (be(&rest[..2]), be(&rest[2..4]));
+        if length < 4 || length > rest.len() {
+            break;
+        }
+        let mut body = &rest[4..length];
+        rest = &rest[length..];
+        if id >= 256 {
+            needs.push(id);
+            continue;
+        }
+        let is_options = matches!(id, 1 | 3);
+        while body.len() >= 4 && body.iter().any(|byte| *byte != 0) {
+            defines.push(be(&body[..2]));
+            let mut count = be(&body[2..4]);
+            let mut offset = 4;
+            if is_options {
+                offset = 6;
+                if version == 9 {
+                    count = (count + be(&body[4..6])) / 4;
+                }
+            }
+            for _ in 0..count {
+                offset += if version == 10 && body.get(offset).is_some_and(|byte| byte & 0x80 != 0)
+                {
+                    8
+                } else {
+                    4
+                };
+            }
+            body = body.get(offset..).unwrap_or(&[]);
+        }
+    }
+    (defines, needs, domain, version)
+}
