@@ -47,8 +47,8 @@ pub const CONFUSIONS_MAX: f64 = 1e-6;
 /// The flows of all switches of one epoch.
 #[derive(Clone, Debug)]
 pub struct FlowDecode<'a, K: FlowKey> {
-    /// Every key seen anywhere, by its network-wide number. Some may be at no switch: see
-    /// [`SwitchFlows::present`].
+    /// Every key seen anywhere, sorted: a flow's network-wide number is its place here. Some may be at no
+    /// switch: see [`SwitchFlows::present`].
     pub keys: Vec<K>,
     /// One entry for each flowset, in the order given.
     pub switches: Vec<SwitchFlows<'a, K>>,
@@ -108,10 +108,11 @@ pub fn flow_decode<K: FlowKey, B: AsRef<[u8]> + Sync>(
             .par_iter_mut()
             .for_each(|switch| switch.look_up(&registry, first_new));
     };
-    let keys = registry.keys;
+    let found = registry.keys;
+    let (keys, places) = sorted(&found);
     let switches = switches
         .into_par_iter()
-        .map(|switch| switch.finish(&keys, found_alone))
+        .map(|switch| switch.finish(&found, found_alone, &places))
         .collect();
     Ok(FlowDecode {
         keys,
@@ -121,7 +122,18 @@ pub fn flow_decode<K: FlowKey, B: AsRef<[u8]> + Sync>(
     })
 }
 
-/// Network-wide numbers of flows.
+/// The keys in order, and the place there of each. Sorted once here, they need not be at every switch.
+fn sorted<K: FlowKey>(keys: &[K]) -> (Vec<K>, Vec<u32>) {
+    let mut order: Vec<(K, u32)> = keys.iter().copied().zip(0..).collect();
+    order.par_sort_unstable();
+    let mut places = vec![0; keys.len()];
+    for (place, &(_, number)) in (0..).zip(&order) {
+        places[number as usize] = place;
+    }
+    (order.into_iter().map(|(key, _)| key).collect(), places)
+}
+
+/// Network-wide numbers of flows, in the order in which they are found.
 #[derive(Debug)]
 struct Registry<K> {
     keys: Vec<K>,
@@ -245,8 +257,9 @@ impl<'a, K: FlowKey> Search<'a, K> {
     }
 
     /// Tells what is there, what is not, and what cannot be told. The first `found_alone` keys were
-    /// found in a table before anything was subtracted, and so exist.
-    fn finish(self, keys: &[K], found_alone: usize) -> SwitchFlows<'a, K> {
+    /// found in a table before anything was subtracted, and so exist. `places` are the numbers to give
+    /// the flows from now on.
+    fn finish(self, keys: &[K], found_alone: usize, places: &[u32]) -> SwitchFlows<'a, K> {
         let leftover = self.table.leftover();
         let evidence = (leftover.cells > 0).then(|| self.evidence(keys));
         let layout = self.table.layout();
@@ -293,6 +306,9 @@ impl<'a, K: FlowKey> Search<'a, K> {
                 Some(_) => Verdict::Unconfirmed,
             };
             verdicts.push((found.flow, verdict));
+        }
+        for (flow, _) in &mut verdicts {
+            *flow = places[*flow as usize];
         }
         verdicts.sort_unstable();
         let with = |wanted| {

@@ -49,6 +49,7 @@ pub(crate) fn switch_decode<K: FlowKey, B: AsRef<[u8]>>(
         .collect();
     // Flows that the filter took for known although they were new: reported if the equations prove
     // that they were counted all the same.
+    let present = flows.len();
     let mut undecided = 0;
     for (column, &flow) in (switch.present.len()..).zip(&switch.absent) {
         let flow = trust.flow(keys[flow as usize], column, solutions, 0);
@@ -59,7 +60,10 @@ pub(crate) fn switch_decode<K: FlowKey, B: AsRef<[u8]>>(
             _ => {}
         }
     }
-    flows.sort_unstable_by_key(|flow| flow.key);
+    // Those present are in order, as network-wide numbers are.
+    if flows.len() > present {
+        flows.sort_unstable_by_key(|flow| flow.key);
+    }
     SwitchDecode {
         switch: flowset.header().switch.clone(),
         flows,

@@ -80,6 +80,14 @@ pub(crate) trait Arrangement: Copy {
         words: &[W],
         place: &Self::Place<H>,
     ) -> bool;
+
+    /// False for most flows that were never added, and for no other: a first look without branches,
+    /// as each of them would be taken half the time.
+    fn may_contain<H: KeyHash, I: Instructions, W: Word>(
+        self,
+        words: &[W],
+        place: &Self::Place<H>,
+    ) -> bool;
 }
 
 /// [`FilterLayout::Partitioned`].
@@ -123,11 +131,28 @@ impl Arrangement for Partitioned {
 
     #[inline(always)]
     fn contains<H: KeyHash, I: Instructions, W: Word>(self, words: &[W], place: &H) -> bool {
-        (0..self.hashes as usize).all(|lane| {
-            let bit = lane as u64 * self.partition_bits as u64
-                + reduce(place.filter_lane(lane), self.partition_bits) as u64;
-            words[(bit / 64) as usize].bits() >> (bit % 64) & 1 == 1
-        })
+        (0..self.hashes as usize).all(|lane| self.bit(words, place, lane) == 1)
+    }
+
+    #[inline(always)]
+    fn may_contain<H: KeyHash, I: Instructions, W: Word>(self, words: &[W], place: &H) -> bool {
+        // Lane 0 has a word of its own, 1 and 2 share one.
+        const LANES: usize = 3;
+        let mut all = self.bit(words, place, 0);
+        for lane in 1..LANES.min(self.hashes as usize) {
+            all &= self.bit(words, place, lane);
+        }
+        all == 1
+    }
+}
+
+impl Partitioned {
+    /// The bit of a flow in one partition.
+    #[inline(always)]
+    fn bit<H: KeyHash, W: Word>(self, words: &[W], place: &H, lane: usize) -> u64 {
+        let bit = lane as u64 * self.partition_bits as u64
+            + reduce(place.filter_lane(lane), self.partition_bits) as u64;
+        words[(bit / 64) as usize].bits() >> (bit % 64) & 1
     }
 }
 
@@ -183,6 +208,16 @@ impl Arrangement for Blocked {
     ) -> bool {
         let (blocks, _) = words.as_chunks::<BLOCK_WORDS>();
         I::has_bits(&blocks[place.block as usize], place.lanes)
+    }
+
+    /// One look at the block tells all.
+    #[inline(always)]
+    fn may_contain<H: KeyHash, I: Instructions, W: Word>(
+        self,
+        words: &[W],
+        place: &BlockPlace,
+    ) -> bool {
+        self.contains::<H, I, W>(words, place)
     }
 }
 

@@ -44,17 +44,18 @@ pub(super) fn solve_switch(
 ) -> LocalCounters {
     let mut equations = Equations::new(system);
     equations.close_at_lower_bounds();
-    let mut state = equations.clone_state();
     equations.propagate(true);
     let (_, mut over_budget) = equations.solve_cores(guesses, budget);
     equations.judge_large_blocks();
     if equations.proof.contains(&Proof::Open) || equations.proof.contains(&Proof::Equations) {
+        // Begins again with what is proved. That is rare: to keep the beginning would cost more.
         let proved = equations.exact_counters();
-        equations.restore_state(&state);
+        equations = Equations::new(system);
+        equations.close_at_lower_bounds();
         for (flow, value) in proved {
             equations.close(flow, value, Proof::Exact);
         }
-        state = equations.clone_state();
+        let mut state = equations.clone_state();
         for _ in 0..ATTEMPTS {
             equations.propagate(false);
             let (cores, over) = equations.solve_cores(guesses, budget);

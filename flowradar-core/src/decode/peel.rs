@@ -33,6 +33,9 @@ const PACKETS_OPEN: i64 = 1 << 60;
 /// Cells handled together, so that the memory of all is on its way before the first is needed.
 const BATCH: usize = 16;
 
+/// Flows looked up together.
+const LOOK_UP_BATCH: usize = 64;
+
 /// A flow taken out of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peeled<K> {
@@ -296,7 +299,8 @@ where
     #[inline(always)]
     fn run<I: Instructions>(mut self) {
         let (table, seed) = (self.layout.table(), self.layout.seed());
-        let mut batch = [None; BATCH];
+        let mut batch = [const { None }; LOOK_UP_BATCH];
+        let mut seen = [0; LOOK_UP_BATCH];
         loop {
             let mut flows = 0;
             for (slot, (number, key)) in batch.iter_mut().zip(self.flows.by_ref()) {
@@ -306,20 +310,30 @@ where
                 *slot = Some((number, key, hash, place));
                 flows += 1;
             }
-            for &(number, key, hash, place) in batch[..flows].iter().flatten() {
-                // Most flows were not here.
+            // Most flows were not here: those that may have been are gathered without a branch.
+            let mut seen_flows = 0;
+            for (slot, (_, _, _, place)) in (0_u8..).zip(batch[..flows].iter().flatten()) {
+                seen[seen_flows] = slot;
+                let filter = &self.filter;
+                let may = self.arrangement.may_contain::<H::Hash, I, _>(filter, place);
+                seen_flows += usize::from(may);
+            }
+            for &slot in &seen[..seen_flows] {
+                let Some((number, key, hash, place)) = &batch[usize::from(slot)] else {
+                    continue;
+                };
                 if !self
                     .arrangement
-                    .contains::<H::Hash, I, _>(self.filter, &place)
+                    .contains::<H::Hash, I, _>(self.filter, place)
                 {
                     continue;
                 }
-                self.taken.push(number);
-                for &cell in &table.cells_of_any(&hash)[..table.hashes()] {
+                self.taken.push(*number);
+                for &cell in &table.cells_of_any(hash)[..table.hashes()] {
                     self.cells[cell as usize].remove::<K, true>(key, 1, None);
                 }
             }
-            if flows < BATCH {
+            if flows < LOOK_UP_BATCH {
                 return;
             }
         }
