@@ -1,5 +1,6 @@
 //! The collector: all stages of it, in one process.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use crate::config::{Config, ConfigError, TlsConfig};
 use crate::epoch::{Arrived, Feedback, Grouper, GroupingInput};
 use crate::ingest::proto::collector_server::CollectorServer;
 use crate::ingest::{DropFolder, Ingest, Switches};
-use crate::journal::{Journal, OpenJournalError, Record, Recovery};
+use crate::journal::{Journal, OpenJournalError, Position, Record, Recovery};
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::notice::Notices;
@@ -150,26 +151,16 @@ impl Collector {
             let config = config.clone();
             let opened = tokio::task::spawn_blocking(move || {
                 let store = ParquetStore::open(config.store_folder(), config.store_options())?;
+                let mut replayed = Replayed::default();
                 let (journal, state, recovery) = Journal::open(
                     &config.journal_folder(),
                     config.journal_options(),
-                    |position, record| {
-                        if let Record::Report(report) = record {
-                            let arrived = Arrived {
-                                position,
-                                switch: report.switch.to_string(),
-                                epoch: report.epoch.number,
-                                start_ns: report.epoch.start_ns,
-                                length_ns: report.epoch.length_ns,
-                                key: report.key as u8,
-                                digest: xxh3_64(report.flowset),
-                                received_ns: report.received_ns,
-                                replayed: true,
-                            };
-                            grouper.input(begin.elapsed(), GroupingInput::Arrived(arrived));
-                        }
-                    },
+                    |position, record| replayed.take(position, &record),
                 )?;
+                grouper.set_closed(state.closed());
+                for arrived in replayed.reports.into_values() {
+                    grouper.input(begin.elapsed(), GroupingInput::Arrived(arrived));
+                }
                 Ok::<_, StartError>((store, journal, state, recovery, grouper))
             });
             let opened = opened
@@ -409,6 +400,40 @@ impl Collector {
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+/// The reports of a journal whose epochs are not over, in their order.
+#[derive(Debug, Default)]
+struct Replayed {
+    reports: BTreeMap<(u64, u64), Arrived>,
+}
+
+impl Replayed {
+    fn take(&mut self, position: Position, record: &Record<'_>) {
+        match record {
+            Record::Report(report) => {
+                let arrived = Arrived {
+                    position,
+                    switch: report.switch.to_string(),
+                    epoch: report.epoch.number,
+                    start_ns: report.epoch.start_ns,
+                    length_ns: report.epoch.length_ns,
+                    key: report.key as u8,
+                    digest: xxh3_64(report.flowset),
+                    received_ns: report.received_ns,
+                    replayed: true,
+                };
+                self.reports
+                    .insert((position.segment, position.offset), arrived);
+            }
+            Record::Closed(closed) => {
+                for place in &closed.reports {
+                    self.reports.remove(place);
+                }
+            }
+            Record::State(_) | Record::NotTaken { .. } | Record::Registered { .. } => {}
+        }
     }
 }
 

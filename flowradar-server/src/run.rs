@@ -118,6 +118,7 @@ impl Grouping {
                     "closed_early",
                     format!("epoch {epoch} takes no late reports any more: [epochs] groups_max are known"),
                 ),
+                Action::Closed(closed) => self.journal.close(closed),
                 Action::RemoveJournalBefore(segment) => self.journal.remove_before(segment),
             }
         }

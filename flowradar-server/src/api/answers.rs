@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 /// Why a request is not answered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ApiError {
+pub(super) enum ApiError {
     /// A parameter makes no sense.
     #[error("{0}")]
     BadRequest(String),
@@ -32,7 +32,7 @@ pub enum ApiError {
 
 /// An error, as it is answered.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ErrorBody {
+pub(super) struct ErrorBody {
     /// What is wrong, and what to do.
     error: String,
 }

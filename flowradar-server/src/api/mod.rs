@@ -30,7 +30,7 @@ use crate::ingest::{Secret, SwitchStatus};
 use crate::live::EpochSummary;
 use crate::store::StoreSizes;
 
-pub use answers::{ApiError, ErrorBody};
+use answers::{ApiError, ErrorBody};
 
 /// Scans of the store at the same time.
 const SCANS_MAX: usize = 2;

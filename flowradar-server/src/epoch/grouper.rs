@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
+use crate::journal::{Closed, Position};
+
 use super::{
     Arrived, DecodeRequest, Feedback, GroupId, GroupingInput, Outcome, Presence, Quality,
     ReportPlace,
@@ -68,6 +70,8 @@ pub enum Action {
         /// The epoch.
         epoch: u64,
     },
+    /// An epoch is over: to be noted in the journal, before what follows.
+    Closed(Closed),
     /// No report in segments of the journal before this one is needed any more.
     RemoveJournalBefore(u64),
 }
@@ -119,6 +123,8 @@ struct Group {
     length_ns: u64,
     /// By switch and kind of key.
     reports: BTreeMap<(String, u8), Held>,
+    /// Of reports that are of no use, since there were others: where they are.
+    others: Vec<Position>,
     phase: Phase,
     /// Reports came that the last decode did not have.
     improved: bool,
@@ -132,7 +138,7 @@ struct Group {
 
 #[derive(Clone, Copy, Debug)]
 struct Held {
-    position: crate::journal::Position,
+    position: Position,
     digest: u64,
 }
 
@@ -172,6 +178,11 @@ impl Grouper {
             removed_before: 0,
             actions: VecDeque::new(),
         }
+    }
+
+    /// Says which epoch an earlier run closed last: its number, and when it began.
+    pub fn set_closed(&mut self, closed: Option<(u64, u64)>) {
+        self.closed = closed;
     }
 
     /// Takes other limits from now on.
@@ -282,16 +293,22 @@ impl Grouper {
             .get_mut(&id)
             .expect("it was found or made just now");
         let report = (arrived.switch.clone(), arrived.key);
+        *self.needed.entry(arrived.position.segment).or_default() += 1;
         let outcome = match group.reports.get(&report) {
-            Some(held) if held.digest == arrived.digest => Outcome::Duplicate,
-            Some(_) => Outcome::Conflict,
+            Some(held) => {
+                group.others.push(arrived.position);
+                if held.digest == arrived.digest {
+                    Outcome::Duplicate
+                } else {
+                    Outcome::Conflict
+                }
+            }
             None => {
                 let held = Held {
                     position: arrived.position,
                     digest: arrived.digest,
                 };
                 group.reports.insert(report, held);
-                *self.needed.entry(arrived.position.segment).or_default() += 1;
                 match group.phase {
                     _ if group.too_late => Outcome::TooLate,
                     Phase::Gathering { .. } | Phase::Ready => Outcome::OnTime,
@@ -349,6 +366,7 @@ impl Grouper {
             },
             length_ns: arrived.length_ns,
             reports: BTreeMap::new(),
+            others: vec![],
             phase: Phase::Gathering { deadline },
             improved: false,
             too_late,
@@ -518,8 +536,10 @@ impl Grouper {
                 self.closed = Some(closed);
             }
         }
-        for held in group.reports.values() {
-            let segment = held.position.segment;
+        let held = group.reports.values().map(|held| held.position);
+        let positions: Vec<Position> = held.chain(group.others).collect();
+        for position in &positions {
+            let segment = position.segment;
             if let Some(reports) = self.needed.get_mut(&segment) {
                 *reports -= 1;
                 if *reports == 0 {
@@ -527,6 +547,14 @@ impl Grouper {
                 }
             }
         }
+        let reports = positions.iter();
+        self.actions.push_back(Action::Closed(Closed {
+            epoch: group.epoch,
+            start_ns: group.start_ns,
+            reports: reports
+                .map(|position| (position.segment, position.offset))
+                .collect(),
+        }));
         let first_needed = self.needed.first_key_value().map(|(segment, _)| *segment);
         let before = first_needed.unwrap_or(self.newest_segment);
         if before > self.removed_before {

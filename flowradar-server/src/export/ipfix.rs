@@ -24,7 +24,9 @@ const TEMPLATE_SET: u16 = 2;
 const OPTIONS_TEMPLATE_SET: u16 = 3;
 const TEMPLATE_V4: u16 = 256;
 const TEMPLATE_V6: u16 = 257;
-const TEMPLATE_OPTIONS: u16 = 258;
+const TEMPLATE_V4_WITHOUT_BYTES: u16 = 258;
+const TEMPLATE_V6_WITHOUT_BYTES: u16 = 259;
+const TEMPLATE_OPTIONS: u16 = 260;
 /// Switches whose names are sent at most; more are numbered all the same.
 const POINTS_NAMED_MAX: usize = 4096;
 const NAME_BYTES_MAX: usize = 128;
@@ -160,30 +162,33 @@ impl MessageWriter {
     }
 
     fn templates(&mut self, exporter: Option<IpAddr>) {
-        for (id, src, dst) in [
-            (
-                TEMPLATE_V4,
-                element::SOURCE_IPV4_ADDRESS,
-                element::DESTINATION_IPV4_ADDRESS,
-            ),
-            (
-                TEMPLATE_V6,
-                element::SOURCE_IPV6_ADDRESS,
-                element::DESTINATION_IPV6_ADDRESS,
-            ),
+        let v4 = [
+            element::SOURCE_IPV4_ADDRESS,
+            element::DESTINATION_IPV4_ADDRESS,
+        ];
+        let v6 = [
+            element::SOURCE_IPV6_ADDRESS,
+            element::DESTINATION_IPV6_ADDRESS,
+        ];
+        for (id, addresses, counts_bytes) in [
+            (TEMPLATE_V4, v4, true),
+            (TEMPLATE_V6, v6, true),
+            (TEMPLATE_V4_WITHOUT_BYTES, v4, false),
+            (TEMPLATE_V6_WITHOUT_BYTES, v6, false),
         ] {
-            let mut fields = vec![
-                src,
-                dst,
+            let mut fields = addresses.to_vec();
+            fields.extend([
                 element::SOURCE_TRANSPORT_PORT,
                 element::DESTINATION_TRANSPORT_PORT,
                 element::PROTOCOL_IDENTIFIER,
                 element::PACKET_DELTA_COUNT,
-                element::OCTET_DELTA_COUNT,
+            ]);
+            fields.extend(counts_bytes.then_some(element::OCTET_DELTA_COUNT));
+            fields.extend([
                 element::FLOW_START_MILLISECONDS,
                 element::FLOW_END_MILLISECONDS,
                 element::OBSERVATION_POINT_ID,
-            ];
+            ]);
             fields.extend(exporter.map(|address| match address {
                 IpAddr::V4(_) => element::EXPORTER_IPV4_ADDRESS,
                 IpAddr::V6(_) => element::EXPORTER_IPV6_ADDRESS,
@@ -227,17 +232,20 @@ impl MessageWriter {
         exporter: Option<IpAddr>,
     ) {
         self.record.clear();
-        let template = match flow.flow.src {
-            IpAddr::V4(_) => TEMPLATE_V4,
-            IpAddr::V6(_) => TEMPLATE_V6,
+        let template = match (flow.flow.src, flow.bytes) {
+            (IpAddr::V4(_), Some(_)) => TEMPLATE_V4,
+            (IpAddr::V6(_), Some(_)) => TEMPLATE_V6,
+            (IpAddr::V4(_), None) => TEMPLATE_V4_WITHOUT_BYTES,
+            (IpAddr::V6(_), None) => TEMPLATE_V6_WITHOUT_BYTES,
         };
         put_address(&mut self.record, flow.flow.src);
         put_address(&mut self.record, flow.flow.dst);
         put16(&mut self.record, flow.flow.src_port);
         put16(&mut self.record, flow.flow.dst_port);
         self.record.push(flow.flow.protocol);
-        let bytes = flow.bytes.map_or(0, |bytes| bytes.value);
-        for value in [flow.packets.value, bytes, start_ms, end_ms] {
+        let bytes = flow.bytes.map(|bytes| bytes.value);
+        let counters = [Some(flow.packets.value), bytes, Some(start_ms), Some(end_ms)];
+        for value in counters.into_iter().flatten() {
             self.record.extend_from_slice(&value.to_be_bytes());
         }
         self.record.extend_from_slice(&point.to_be_bytes());
@@ -307,5 +315,116 @@ fn put_address(bytes: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(address) => bytes.extend_from_slice(&address.octets()),
         IpAddr::V6(address) => bytes.extend_from_slice(&address.octets()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flowradar_collector::analysis::FiveTuple;
+    use flowradar_core::Counter;
+    use netflow_parser::variable_versions::ipfix::FlowSetBody;
+    use netflow_parser::{NetflowPacket, NetflowParser};
+
+    use super::*;
+    use crate::epoch::{GroupId, Quality, SwitchOutcome};
+
+    fn flow(number: u16, v6: bool, bytes: Option<u64>) -> FlowRecord {
+        let [src, dst]: [IpAddr; 2] = if v6 {
+            [[0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into(), [0x2001, 0xdb8, 0, 0, 0, 0, 0, 2].into()]
+        } else {
+            [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()]
+        };
+        FlowRecord {
+            flow: FiveTuple {
+                src,
+                dst,
+                src_port: number,
+                dst_port: 443,
+                protocol: 6,
+            },
+            packets: Counter::exact(number.into()),
+            bytes: bytes.map(Counter::exact),
+        }
+    }
+
+    fn epoch(flows: Vec<FlowRecord>) -> DecodedEpoch {
+        DecodedEpoch {
+            group: GroupId(1),
+            revision: 0,
+            epoch: 1,
+            time_ns: 1_700_000_000_000_000_000,
+            length_ns: 1_000_000_000,
+            quality: Quality::Network,
+            too_late: false,
+            may_be_stored: false,
+            missing: vec![],
+            switches: vec![SwitchOutcome {
+                switch: "leaf-1".into(),
+                flows,
+                all_v4: true,
+                all_v6: true,
+                flows_not_found: 0,
+                flows_unconfirmed: 0,
+                failure: None,
+            }],
+            decode_ns: 0,
+        }
+    }
+
+    /// What another implementation reads: sequence numbers, data records and options records.
+    fn read(messages: &[Vec<u8>]) -> (Vec<u32>, Vec<usize>, usize) {
+        let mut parser = NetflowParser::default();
+        let (mut sequences, mut records, mut options) = (vec![], vec![], 0);
+        for message in messages {
+            let result = parser.parse_bytes(message);
+            assert!(result.is_ok(), "{:?}", result.error);
+            let [NetflowPacket::IPFix(packet)] = &result.packets[..] else {
+                panic!("{:?}", result.packets);
+            };
+            assert_eq!(usize::from(packet.header.length), message.len());
+            sequences.push(packet.header.sequence_number);
+            let mut count = 0;
+            for set in &packet.flowsets {
+                match &set.body {
+                    FlowSetBody::Data(data) => count += data.fields.len(),
+                    FlowSetBody::OptionsData(data) => options += data.fields.len(),
+                    FlowSetBody::NoTemplate(_) => panic!("data before its template"),
+                    _ => {}
+                }
+            }
+            records.push(count);
+        }
+        (sequences, records, options)
+    }
+
+    #[test]
+    fn another_implementation_reads_all_records_in_sequence() {
+        for (message_bytes_max, exporter) in [
+            (UDP_MESSAGE_BYTES, None),
+            (TCP_MESSAGE_BYTES, Some([192, 0, 2, 9].into())),
+        ] {
+            let mut exporter = Exporter::new(ExporterOptions {
+                domain: 7,
+                exporter,
+                message_bytes_max,
+            });
+            let flows = (1..=1_000).map(|n| flow(n, n % 3 == 0, (n % 2 == 0).then_some(100)));
+            let mut messages = exporter.messages(&epoch(flows.collect()), 1_700_000_001);
+            messages.extend(exporter.messages(&epoch(vec![flow(9, false, None)]), 1_700_000_002));
+            exporter.repeat_templates();
+            messages.extend(exporter.messages(&epoch(vec![flow(9, true, None)]), 1_700_000_003));
+            assert!(messages.iter().all(|message| message.len() <= message_bytes_max));
+            let (sequences, records, options) = read(&messages);
+            assert_eq!(records.iter().sum::<usize>(), 1_002);
+            // The name of the switch, in the beginning and with the templates again.
+            assert_eq!(options, 2);
+            let mut sent = 0;
+            for (message, (sequence, records)) in sequences.iter().zip(&records).enumerate() {
+                assert_eq!(*sequence, sent, "message {message}");
+                // Options records are data records, too (RFC 7011 section 3.1).
+                let named = usize::from(message == 0 || message == messages.len() - 1);
+                sent += (records + named) as u32;
+            }
+        }
     }
 }

@@ -31,8 +31,8 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::oneshot;
 
 pub use frame::{FRAME_HEADER_BYTES, Frame, FrameError, Frames, RECORD_BYTES_MAX, write_frame};
-pub use record::{Record, RecordError, Report, ReportSource};
-pub use state::{Known, Link, State, SwitchState};
+pub use record::{Closed, Record, RecordError, Report, ReportSource};
+pub use state::{Link, State, SwitchState};
 
 use segment::SegmentNumber;
 use writer::{Request, Writer};
@@ -281,6 +281,14 @@ impl Journal {
         self.append(record)
             .blocking_recv()
             .unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// Notes that an epoch is over. Does not wait until that is durable, and is not refused when the
+    /// journal has reached its largest size: what follows makes room.
+    pub fn close(&self, closed: Closed) {
+        if let Some(requests) = &self.shared.requests {
+            _ = requests.send(Request::Close(Record::Closed(closed).write()));
+        }
     }
 
     /// Says that grouping has heard of a report that was appended. Until then its segment is not removed.

@@ -13,6 +13,7 @@ const KIND_STATE: u8 = 1;
 const KIND_REPORT: u8 = 2;
 const KIND_NOT_TAKEN: u8 = 3;
 const KIND_REGISTERED: u8 = 4;
+const KIND_CLOSED: u8 = 5;
 
 /// Something appended.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +31,8 @@ pub enum Record<'a> {
         /// Why it was not taken.
         reason: String,
     },
+    /// An epoch was decoded, stored and closed: its reports are needed no more.
+    Closed(Closed),
     /// An agent registered a switch.
     Registered {
         /// The switch.
@@ -54,6 +57,17 @@ pub struct Report<'a> {
     pub received_ns: u64,
     /// The flowset.
     pub flowset: &'a [u8],
+}
+
+/// An epoch that is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// Its number.
+    pub epoch: u64,
+    /// When it began, in nanoseconds since 1970; 0 if unknown.
+    pub start_ns: u64,
+    /// Segment and offset of its reports.
+    pub reports: Vec<(u64, u64)>,
 }
 
 /// Where a report came from, so that it is not taken twice.
@@ -121,6 +135,17 @@ impl<'a> Record<'a> {
                     reason: message.reason,
                 }
             }
+            KIND_CLOSED => {
+                let message = ClosedDescription::decode(description).map_err(malformed)?;
+                if message.segments.len() != message.offsets.len() {
+                    return Err(RecordError::Field("list of reports"));
+                }
+                Self::Closed(Closed {
+                    epoch: message.epoch,
+                    start_ns: message.start_ns,
+                    reports: message.segments.into_iter().zip(message.offsets).collect(),
+                })
+            }
             KIND_REGISTERED => {
                 let (switch, registration) = State::read_switch(description)?;
                 Self::Registered {
@@ -161,6 +186,16 @@ impl<'a> Record<'a> {
                     reason: reason.clone(),
                 };
                 framed(KIND_NOT_TAKEN, &message.encode_to_vec(), &[])
+            }
+            Self::Closed(closed) => {
+                let (segments, offsets) = closed.reports.iter().copied().unzip();
+                let message = ClosedDescription {
+                    epoch: closed.epoch,
+                    start_ns: closed.start_ns,
+                    segments,
+                    offsets,
+                };
+                framed(KIND_CLOSED, &message.encode_to_vec(), &[])
             }
             Self::Registered {
                 switch,
@@ -247,6 +282,18 @@ struct NotTakenDescription {
     digest: u64,
     #[prost(string, tag = "6")]
     reason: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ClosedDescription {
+    #[prost(uint64, tag = "1")]
+    epoch: u64,
+    #[prost(uint64, tag = "2")]
+    start_ns: u64,
+    #[prost(uint64, repeated, tag = "3")]
+    segments: Vec<u64>,
+    #[prost(uint64, repeated, tag = "4")]
+    offsets: Vec<u64>,
 }
 
 impl ReportDescription {

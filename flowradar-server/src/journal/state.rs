@@ -11,26 +11,14 @@ use super::record::{Record, RecordError, ReportSource, malformed, switch_name};
 /// away when the process dies.
 const FILES_REMEMBERED: usize = 1024;
 
-/// Whether a report was taken before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
-    /// It was.
-    Taken,
-    /// It is the next one.
-    New,
-    /// Numbers are missing before it.
-    Gap {
-        /// The number expected.
-        expected: u64,
-    },
-}
-
 /// The switches, and how far each one's reports were taken.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
     switches: BTreeMap<SwitchName, SwitchState>,
     /// Name and digest of files taken from the drop folder, oldest first.
     files: VecDeque<(String, u64)>,
+    /// The latest epoch that was closed and had a time: its number, and when it began.
+    closed: Option<(u64, u64)>,
 }
 
 /// What is known of a switch.
@@ -73,6 +61,11 @@ impl State {
             .map_or(0, |state| state.sequence)
     }
 
+    /// The latest epoch that was closed and had a time: its number, and when it began.
+    pub fn closed(&self) -> Option<(u64, u64)> {
+        self.closed
+    }
+
     /// Whether this file of the drop folder was taken.
     pub fn file_taken(&self, name: &str, digest: u64) -> bool {
         self.files
@@ -86,6 +79,12 @@ impl State {
             Record::State(state) => self.clone_from(state),
             Record::Report(report) => self.take(&report.switch, &report.source),
             Record::NotTaken { switch, source, .. } => self.take(switch, source),
+            Record::Closed(closed) => {
+                let later = self.closed.is_none_or(|(_, start_ns)| start_ns < closed.start_ns);
+                if closed.start_ns != 0 && later {
+                    self.closed = Some((closed.epoch, closed.start_ns));
+                }
+            }
             Record::Registered {
                 switch,
                 registration,
@@ -136,11 +135,16 @@ impl State {
                 .map(|file| (file.name, file.digest))
                 .take(FILES_REMEMBERED)
                 .collect(),
+            closed: (message.closed_start_ns != 0)
+                .then_some((message.closed_epoch, message.closed_start_ns)),
         })
     }
 
     pub(super) fn write(&self) -> Vec<u8> {
+        let (closed_epoch, closed_start_ns) = self.closed.unwrap_or_default();
         let message = StateMessage {
+            closed_epoch,
+            closed_start_ns,
             switches: self
                 .switches
                 .iter()
@@ -173,6 +177,10 @@ struct StateMessage {
     switches: Vec<SwitchMessage>,
     #[prost(message, repeated, tag = "2")]
     files: Vec<FileMessage>,
+    #[prost(uint64, tag = "3")]
+    closed_epoch: u64,
+    #[prost(uint64, tag = "4")]
+    closed_start_ns: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -24,6 +24,8 @@ pub(super) enum Request {
         record: Vec<u8>,
         reply: oneshot::Sender<Result<Position, AppendError>>,
     },
+    /// Like an append, but whoever sent it does not wait.
+    Close(Vec<u8>),
     RemoveBefore(SegmentNumber),
 }
 
@@ -47,7 +49,11 @@ struct Segment {
     bytes: u64,
 }
 
-type Append = (Vec<u8>, oneshot::Sender<Result<Position, AppendError>>);
+/// A record, and who waits for it.
+type Append = (
+    Vec<u8>,
+    Option<oneshot::Sender<Result<Position, AppendError>>>,
+);
 
 impl Writer {
     pub(super) fn new(
@@ -91,9 +97,14 @@ impl Writer {
                 match request {
                     Request::Append { record, reply } => {
                         bytes += record.len();
-                        appends.push((record, reply));
+                        appends.push((record, Some(reply)));
                     }
-                    Request::RemoveBefore(segment) => self.remove_before(segment),
+                    Request::Close(record) => appends.push((record, None)),
+                    Request::RemoveBefore(segment) => {
+                        // What was asked for before comes before.
+                        self.append(std::mem::take(&mut appends));
+                        self.remove_before(segment);
+                    }
                 }
                 next = if bytes < BATCH_BYTES_MAX {
                     requests.try_recv().ok()
@@ -112,14 +123,17 @@ impl Writer {
         let mut total = self.bytes();
         for (record, reply) in appends {
             let needed = framed_bytes(record.len()) as u64;
-            if total + needed > self.options.bytes_max {
-                self.gauges.refused.fetch_add(1, Ordering::Relaxed);
-                _ = reply.send(Err(AppendError::Full {
-                    bytes_max: self.options.bytes_max,
-                }));
-            } else {
-                total += needed;
-                accepted.push((record, reply));
+            match reply {
+                Some(reply) if total + needed > self.options.bytes_max => {
+                    self.gauges.refused.fetch_add(1, Ordering::Relaxed);
+                    _ = reply.send(Err(AppendError::Full {
+                        bytes_max: self.options.bytes_max,
+                    }));
+                }
+                reply => {
+                    total += needed;
+                    accepted.push((record, reply));
+                }
             }
         }
         if accepted.is_empty() {
@@ -138,7 +152,7 @@ impl Writer {
                         }
                     }
                     // Whoever asked may be gone; the record is there all the same.
-                    _ = reply.send(Ok(position));
+                    _ = reply.map(|reply| reply.send(Ok(position)));
                 }
             }
             Err(error) => {
@@ -149,7 +163,7 @@ impl Writer {
                     kind: error.kind(),
                     message: error.to_string(),
                 };
-                for (_, reply) in accepted {
+                for reply in accepted.into_iter().filter_map(|(_, reply)| reply) {
                     _ = reply.send(Err(refused.clone()));
                 }
             }

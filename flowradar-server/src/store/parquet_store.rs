@@ -5,14 +5,14 @@
 //! and files that are on no list are removed. An epoch that is decoded again takes the place of its
 //! former rows in the same step; merging files and removing old ones work the same way.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{TimestampNanosecondType, UInt64Type};
+use arrow_array::types::{Int32Type, TimestampNanosecondType, UInt64Type};
 use arrow_array::{Array, BooleanArray, RecordBatch};
 use arrow_select::filter::filter_record_batch;
 
@@ -50,11 +50,14 @@ pub struct ParquetStore {
     shared: Arc<Shared>,
     pending: Vec<Pending>,
     pending_rows: usize,
-    /// Epochs that are decoded again: their rows in files are replaced by the next flush.
-    replaced: HashSet<(i64, u64)>,
-    /// Names of switches stored alone, after their epoch was closed.
+    /// What is decoded again: rows in files that are replaced by the next flush.
+    replaced: Replaced,
+    /// What grouping hears after the next flush.
     feedback: Vec<Feedback>,
 }
+
+/// Rows that are replaced: of epochs, by time and number, and of these switches.
+type Replaced = HashMap<(i64, u64), HashSet<String>>;
 
 #[derive(Debug)]
 struct Shared {
@@ -102,7 +105,7 @@ impl ParquetStore {
             options,
             pending: vec![],
             pending_rows: 0,
-            replaced: HashSet::new(),
+            replaced: Replaced::new(),
             feedback: vec![],
         })
     }
@@ -123,15 +126,13 @@ impl ParquetStore {
             range,
             &["time", "epoch", "switch"],
             &mut |batch: &RecordBatch| {
-                let wanted = is_of_epochs(batch, &HashSet::from([(time_ns, epoch)]));
-                if let Ok(rows) = filter_record_batch(batch, &wanted)
-                    && let Some(names) = rows
-                        .column_by_name("switch")
-                        .and_then(|column| column.as_dictionary_opt::<arrow_array::types::Int32Type>())
-                        .and_then(|column| column.downcast_dict::<arrow_array::StringArray>())
-                {
-                    switches.extend(names.into_iter().flatten().map(str::to_owned));
-                }
+                _ = select(batch, false, |of, switch| {
+                    let wanted = of == (time_ns, epoch);
+                    if wanted && !switches.contains(switch) {
+                        switches.insert(switch.to_owned());
+                    }
+                    wanted
+                });
                 ControlFlow::Continue(())
             },
         );
@@ -152,15 +153,32 @@ impl ParquetStore {
         }
     }
 
-    /// Takes an epoch's rows out of memory.
-    fn forget_pending(&mut self, of: (i64, u64)) {
-        let before = self.pending.len();
-        self.pending.retain(|pending| pending.epoch != Some(of));
-        if self.pending.len() < before {
+    /// Takes rows of an epoch out of memory.
+    fn forget_pending(&mut self, epoch: (i64, u64), switches: &HashSet<String>) {
+        let mut changed = false;
+        for pending in &mut self.pending {
+            if pending.epoch == Some(epoch) {
+                let kept = select(&pending.batch, true, |of, switch| {
+                    of != epoch || !switches.contains(switch)
+                });
+                // Only rows of other lengths could fail, and these are the batch's own.
+                if let Ok(batch) = filter_record_batch(&pending.batch, &kept) {
+                    pending.batch = batch;
+                    changed = true;
+                }
+            }
+        }
+        if changed {
+            self.pending.retain(|pending| pending.batch.num_rows() > 0);
             self.pending_rows = self.pending.iter().map(|p| p.batch.num_rows()).sum();
             let batches = self.pending.iter().map(|p| p.batch.clone()).collect();
             self.shared.change(|view| view.pending = batches);
         }
+    }
+
+    fn is_replaced(&self, epoch: (i64, u64), switch: &str) -> bool {
+        let switches = self.replaced.get(&epoch);
+        switches.is_some_and(|switches| switches.contains(switch))
     }
 
     /// Writes the pending rows, by hour.
@@ -194,20 +212,21 @@ impl ParquetStore {
         next_file: &mut u64,
     ) -> Result<Option<Option<StoredFile>>, StoreError> {
         let (from, to) = (file.time_min_ns, file.time_max_ns);
-        if !self.replaced.iter().any(|(time, _)| (from..=to).contains(time)) {
+        if !self.replaced.keys().any(|(time, _)| (from..=to).contains(time)) {
             return Ok(None);
         }
         let path = self.folder.join(&file.path);
         let mut hit = false;
         let search = &mut |batch: &RecordBatch| {
-            hit |= is_of_epochs(batch, &self.replaced).true_count() > 0;
+            hit |= select(batch, false, |of, switch| self.is_replaced(of, switch)).true_count() > 0;
             if hit {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
             }
         };
-        _ = parquet_files::scan(&path, TimeRange::ALL, Some(&["time", "epoch"]), search)?;
+        let columns = ["time", "epoch", "switch"];
+        _ = parquet_files::scan(&path, TimeRange::ALL, Some(&columns), search)?;
         if !hit {
             return Ok(None);
         }
@@ -215,8 +234,7 @@ impl ParquetStore {
         *next_file += 1;
         let mut writer = FileWriter::new(&self.folder, number, from)?;
         copy(&path, &mut writer, |batch| {
-            let replaced = is_of_epochs(batch, &self.replaced);
-            BooleanArray::from_iter(replaced.iter().map(|is| is.map(|is| !is)))
+            select(batch, true, |of, switch| !self.is_replaced(of, switch))
         })?;
         writer.finish().map(Some)
     }
@@ -290,8 +308,11 @@ impl FlowStore for ParquetStore {
             epoch_batch::batch(epoch, |switch| !stored.contains(switch))
         } else {
             if epoch.may_be_stored {
-                self.forget_pending(of);
-                self.replaced.insert(of);
+                let switches = epoch.switches.iter();
+                let switches: HashSet<String> =
+                    switches.map(|outcome| outcome.switch.clone()).collect();
+                self.forget_pending(of, &switches);
+                self.replaced.entry(of).or_default().extend(switches);
             }
             epoch_batch::batch(epoch, |_| true)
         };
@@ -447,24 +468,39 @@ impl FlowReader for Shared {
     }
 }
 
-/// Which rows are of these epochs, from the columns `time` and `epoch`.
-fn is_of_epochs(batch: &RecordBatch, epochs: &HashSet<(i64, u64)>) -> BooleanArray {
+/// Which rows a question says yes to, from the columns `time`, `epoch` and `switch`; for rows without an
+/// epoch, which are not of switches, the answer is given.
+fn select(
+    batch: &RecordBatch,
+    without_epoch: bool,
+    mut ask: impl FnMut((i64, u64), &str) -> bool,
+) -> BooleanArray {
     let times = batch
         .column_by_name("time")
         .and_then(|column| column.as_primitive_opt::<TimestampNanosecondType>());
     let numbers = batch
         .column_by_name("epoch")
         .and_then(|column| column.as_primitive_opt::<UInt64Type>());
-    let (Some(times), Some(numbers)) = (times, numbers) else {
-        return BooleanArray::from(vec![false; batch.num_rows()]);
+    let switches = batch
+        .column_by_name("switch")
+        .and_then(|column| column.as_dictionary_opt::<Int32Type>());
+    let names = switches.and_then(|column| column.values().as_string_opt::<i32>());
+    let (Some(times), Some(numbers), Some(switches), Some(names)) =
+        (times, numbers, switches, names)
+    else {
+        return BooleanArray::from(vec![without_epoch; batch.num_rows()]);
     };
-    let rows = times.values().iter().zip(numbers.iter());
-    // Rows of an epoch stand together: the set is asked once for each run.
-    let mut last = (None, false);
-    rows.map(|(&time, number)| {
-        let of = number.map(|number| (time, number));
+    // Rows of an epoch and switch stand together: each run of them is asked about once.
+    let mut last = (None, without_epoch);
+    let rows = times.values().iter().zip(numbers.iter()).zip(switches.keys().values());
+    rows.map(|((&time, number), &key)| {
+        let of = number.map(|number| ((time, number), key));
         if last.0 != Some(of) {
-            last = (Some(of), of.is_some_and(|of| epochs.contains(&of)));
+            let answer = of.map_or(without_epoch, |(epoch, key)| {
+                let name = usize::try_from(key).ok().filter(|key| *key < names.len());
+                ask(epoch, name.map_or("", |key| names.value(key)))
+            });
+            last = (Some(of), answer);
         }
         Some(last.1)
     })
