@@ -411,3 +411,76 @@ pub(crate) const fn ones(bits: u32) -> u64 {
         u64::MAX >> (64 - bits)
     }
 }
+
+impl Op {
+    /// The slot that an instruction's one-slot result goes to.
+    pub(super) fn result(&self) -> Option<Slot> {
+        match *self {
+            Self::Add { to, .. }
+            | Self::And { to, .. }
+            | Self::ClampUnsigned { to, .. }
+            | Self::Copy { to, .. }
+            | Self::Divide { to, .. }
+            | Self::Equal { to, .. }
+            | Self::Less { to, .. }
+            | Self::LessOrEqual { to, .. }
+            | Self::LessSigned { to, .. }
+            | Self::Mask { to, .. }
+            | Self::Multiply { to, .. }
+            | Self::Not { to, .. }
+            | Self::NotEqual { to, .. }
+            | Self::Or { to, .. }
+            | Self::Remainder { to, .. }
+            | Self::Select { to, .. }
+            | Self::ShiftLeft { to, .. }
+            | Self::ShiftLeftBy { to, .. }
+            | Self::ShiftLeftOr { to, .. }
+            | Self::ShiftRight { to, .. }
+            | Self::ShiftRightBy { to, .. }
+            | Self::Subtract { to, .. }
+            | Self::Xor { to, .. }
+            | Self::XorShiftRight { to, .. } => Some(to),
+            _ => None,
+        }
+    }
+
+    /// Makes the result go elsewhere, cut off to `new_bits`; `false` if this instruction cannot.
+    pub(super) fn retarget(&mut self, new_to: Slot, new_bits: u8) -> bool {
+        match self {
+            Self::Add { to, bits, .. }
+            | Self::Mask { to, bits, .. }
+            | Self::Multiply { to, bits, .. }
+            | Self::Not { to, bits, .. }
+            | Self::ShiftLeft { to, bits, .. }
+            | Self::ShiftLeftBy { to, bits, .. }
+            | Self::ShiftRightBy { to, bits, .. }
+            | Self::Subtract { to, bits, .. } => {
+                *to = new_to;
+                *bits = new_bits.min(*bits);
+                true
+            }
+            Self::And { to, .. }
+            | Self::ClampUnsigned { to, .. }
+            | Self::Copy { to, .. }
+            | Self::Divide { to, .. }
+            | Self::Equal { to, .. }
+            | Self::Less { to, .. }
+            | Self::LessOrEqual { to, .. }
+            | Self::LessSigned { to, .. }
+            | Self::NotEqual { to, .. }
+            | Self::Or { to, .. }
+            | Self::Remainder { to, .. }
+            | Self::Select { to, .. }
+            | Self::ShiftLeftOr { to, .. }
+            | Self::ShiftRight { to, .. }
+            | Self::Xor { to, .. }
+            | Self::XorShiftRight { to, .. }
+                if new_bits == 64 =>
+            {
+                *to = new_to;
+                true
+            }
+            _ => false,
+        }
+    }
+}
