@@ -12,7 +12,11 @@
 //! A flow that is seen at two members of one group, and ends at one of them, is taken for a loop
 //! between that one and the sender, since within an epoch a flow has one way.
 //!
-//! *Evidence*: flows with their counters; packets too many. *Limits*: A loop that contains the first
+//! A loop also explains flows that end at its switches, and losses between them, in the same epoch: those
+//! of flows that began inside it.
+//!
+//! *Evidence*: flows with their counters; packets too many (4 in an epoch, and 2 of one flow, at least).
+//! *Limits*: A loop that contains the first
 //! switch of a way raises all its counters, and is seen only where it leaves the way. A loop of one turn
 //! whose packets expire leaves the counters of a late clock. A single-turn loop on the way is not told
 //! apart from packets counted twice for another reason.
@@ -37,8 +41,10 @@ use super::intended::{GroupIndex, Intended};
 use super::loss::{Ends, SIZES};
 use super::network::SwitchIndex;
 use super::path::Settled;
-use super::way::{Stop, Way};
+use super::way::{Hop, Stop, Way};
 
+/// Fewer packets too many in an epoch may be ones that were on their way for longer.
+const LOOP_PACKETS_MIN: u64 = 4;
 /// Smaller flows end by random loss.
 const ENDED_PACKETS_MIN: u64 = 3;
 /// A flow of so many packets does not end by chance.
@@ -54,11 +60,16 @@ pub(crate) fn find_loops(
 ) -> Vec<Sighted> {
     let mut loops: BTreeMap<BTreeSet<SwitchIndex>, FlowsConcerned> = BTreeMap::new();
     for (number, (_, way)) in settled.flows.iter().enumerate() {
-        if let Some((cycle, packets)) = loop_of(way) {
+        if way.sent_back(model).is_some() {
+            continue;
+        }
+        if let Some((cycle, packets)) = loop_of(way, model) {
             explained[number] = true;
             loops.entry(cycle).or_default().add(number, packets);
         }
     }
+    loops.retain(|_, flows| flows.packets() >= LOOP_PACKETS_MIN && flows.largest() > 1);
+    explain_by_loops(settled, loops.keys(), explained);
     let sighted = |(cycle, concerned): (BTreeSet<SwitchIndex>, FlowsConcerned)| {
         let switches: Vec<SwitchIndex> = cycle.into_iter().collect();
         let mut switches = model.names(&switches);
@@ -73,28 +84,50 @@ pub(crate) fn find_loops(
     loops.into_iter().map(sighted).collect()
 }
 
+/// Flows that begin in a loop have all their counters raised, and others were counted more often there
+/// than sent: what is missing behind is none of its switches' fault. Nor is a flow wrongly forwarded whose counters are too uncertain to show that it went
+/// around.
+fn explain_by_loops<'a>(
+    settled: &Settled,
+    cycles: impl Iterator<Item = &'a BTreeSet<SwitchIndex>> + Clone,
+    explained: &mut [bool],
+) {
+    for (explained, (_, way)) in explained.iter_mut().zip(&settled.flows) {
+        let in_loop = |cycle: &BTreeSet<SwitchIndex>| {
+            let first = || way.stops.iter().filter(|stop| stop.before() == 0);
+            let begins = first().any(|stop| cycle.contains(&stop.switch));
+            let sent = first()
+                .map(|stop| stop.packets.most)
+                .max()
+                .unwrap_or(u64::MAX);
+            let mut of_cycle = way.stops.iter().filter(|stop| cycle.contains(&stop.switch));
+            let more_than_sent = of_cycle.any(|stop| stop.packets.least > sent);
+            let missing =
+                |hop: &Hop| hop.missing > 0 && hop.from.is_some_and(|from| cycle.contains(&from));
+            let mut off_way = way.off_way.iter();
+            ((begins || more_than_sent) && way.hops.iter().any(missing))
+                || off_way.any(|off| cycle.contains(&off.at) && cycle.contains(&off.to))
+        };
+        *explained |= cycles.clone().any(in_loop);
+    }
+}
+
 /// The cycle that a flow went around, and the packets counted too often.
-fn loop_of(way: &Way) -> Option<(BTreeSet<SwitchIndex>, u64)> {
+fn loop_of(way: &Way, model: &NetworkModel) -> Option<(BTreeSet<SwitchIndex>, u64)> {
     let surplus = way
         .hops
         .iter()
-        .filter(|hop| hop.surplus > 0)
+        .filter(|hop| hop.unexplained_surplus() > 0)
         .max_by_key(|hop| hop.surplus);
     if let Some(hop) = surplus
-        && let Some(entry) = hop.to.and_then(|to| way.stop(to))
+        && let Some(entry) = way.entry_of_surplus(hop)
     {
         let mut cycle = BTreeSet::from([entry.switch]);
         let off = way.off_way.iter().filter(|off| off.at == entry.switch);
         cycle.extend(off.map(|off| off.to));
         cycle.extend(way.split_ends(entry).map(|stop| stop.switch));
-        // Further switches of the cycle count more than what came in, too.
-        let mut last = entry;
-        while let Some(next) = way
-            .next_of(last)
-            .find(|next| next.packets.least > hop.before.most && !cycle.contains(&next.switch))
-        {
-            cycle.insert(next.switch);
-            last = next;
+        if cycle.len() == 1 {
+            cycle.extend(way.excess_after(entry, hop, model));
         }
         return Some((cycle, hop.surplus));
     }
@@ -109,6 +142,62 @@ fn loop_of(way: &Way) -> Option<(BTreeSet<SwitchIndex>, u64)> {
 }
 
 impl Way {
+    /// The switch that counted too much. If there are several after the one before, it is that whose
+    /// counter is least like what was sent.
+    fn entry_of_surplus(&self, hop: &Hop) -> Option<&Stop> {
+        let sender = hop.from.and_then(|from| self.stop(from));
+        let receivers = sender.into_iter().flat_map(|sender| self.next_of(sender));
+        receivers
+            .max_by_key(|stop| stop.packets.least.abs_diff(hop.before.least))
+            .or_else(|| self.stop(hop.to?))
+    }
+
+    /// The switch after the entry that sent packets back to it, which were dropped there: the flow ends
+    /// at it.
+    pub(crate) fn sent_back(
+        &self,
+        model: &NetworkModel,
+    ) -> Option<(SwitchIndex, SwitchIndex, u64)> {
+        let into = self.hops.iter().find(|hop| hop.unexplained_surplus() > 0)?;
+        let entry = into.to?;
+        let end = self.hops.iter().find(|hop| {
+            hop.to.is_none()
+                && hop.missing > 0
+                && hop
+                    .from
+                    .is_some_and(|from| model.network.joined(from, entry))
+        })?;
+        let sender = self.stop(end.from?)?;
+        // Had they gone around, the sender would have counted more than what came in, too.
+        let once = sender.packets.least <= into.before.most;
+        once.then_some((sender.switch, entry, into.surplus.min(end.missing)))
+    }
+
+    /// The switches after the entry of a loop that also counted more than what came in, as far as they
+    /// lead back to it.
+    fn excess_after(&self, entry: &Stop, into: &Hop, model: &NetworkModel) -> Vec<SwitchIndex> {
+        let mut cycle: Vec<SwitchIndex> = Vec::new();
+        let mut leads_back = 0;
+        let mut last = entry;
+        let more = |next: &&Stop| next.packets.least > into.before.most;
+        loop {
+            let next = self
+                .next_of(last)
+                .filter(more)
+                .max_by_key(|next| next.packets.least);
+            let Some(next) = next.filter(|next| !cycle.contains(&next.switch)) else {
+                break;
+            };
+            cycle.push(next.switch);
+            if model.network.joined(next.switch, entry.switch) {
+                leads_back = cycle.len();
+            }
+            last = next;
+        }
+        cycle.truncate(leads_back);
+        cycle
+    }
+
     /// Where the flow ends although the same switch sends it on over another member of its group.
     fn split_ends<'a>(&'a self, stop: &'a Stop) -> impl Iterator<Item = &'a Stop> {
         let ends = |next: &&Stop| {

@@ -46,8 +46,9 @@ use super::record::FiveTuple;
 use super::robust::Baseline;
 
 const TCP: u8 = 6;
-/// Part of a scan's targets that must share an address or a port to be called a scan of these.
-const SAME_TARGET: f64 = 0.9;
+/// Part of a source's attempts that must share an address or a port to be called a scan of these: it
+/// may have other flows besides.
+const SAME_TARGET: f64 = 0.5;
 
 /// Limits of attack detection.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -332,7 +333,7 @@ fn common_target(flows: &[(&FiveTuple, u64)]) -> (Option<IpAddr>, Option<u16>) {
         *addresses.entry(flow.dst).or_default() += 1;
         *ports.entry(flow.dst_port).or_default() += 1;
     }
-    let most = |count: usize| count as f64 >= SAME_TARGET * flows.len() as f64;
+    let most = |count: usize| count as f64 > SAME_TARGET * flows.len() as f64;
     let address = addresses.into_iter().find(|&(_, count)| most(count));
     let port = ports.into_iter().find(|&(_, count)| most(count));
     (

@@ -35,6 +35,15 @@ impl FlowsConcerned {
         concerned
     }
 
+    pub(crate) fn packets(&self) -> u64 {
+        self.packets
+    }
+
+    /// Packets of the flow with most.
+    pub(crate) fn largest(&self) -> u64 {
+        self.most.first().map_or(0, |&(packets, _)| packets)
+    }
+
     pub(crate) fn add(&mut self, flow: usize, packets: u64) {
         self.flows += 1;
         self.packets += packets;

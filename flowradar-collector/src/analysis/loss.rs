@@ -24,9 +24,13 @@
 //!   missing or incomplete report hides losses next to that switch (they are counted as undecided).
 //! - In an epoch in which both packets from the epoch before arrive and others get lost at one place of
 //!   one flow, the two cancel: only the difference is seen. Over several epochs the sums are right.
+//! - A few packets missing at one place of a flow in several epochs one after the other may each time be
+//!   others, on their way: the judgement waits until nothing is missing, up to three epochs, and counts
+//!   the losses in that epoch.
 //! - Clocks: a switch whose epochs begin early or late counts other packets than both its neighbours;
-//!   such differences cancel within a flow. Where the first or the last switch of a way is off by more
-//!   than packets take, only stamping the epoch into packets helps.
+//!   such differences cancel within a flow. At the first and last switch of a way, and where neighbours'
+//!   clocks are off in different directions, they look like losses: clocks must agree within what
+//!   packets take, or switches stamp the epoch into packets.
 //! - A flow keeps to one way within an epoch, unless it is seen on several.
 
 use std::collections::BTreeMap;
@@ -49,8 +53,8 @@ pub(crate) const SIZES: usize = 32;
 /// Limits of the loss analysis.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossOptions {
-    /// Epochs after which a packet on its way has been counted downstream: 1, or 0 where switches
-    /// stamp the epoch into packets so that all count a packet in the same one.
+    /// Epochs after which a packet on its way has been counted further on: 1, so that an epoch is settled
+    /// when the next one has been seen; 0 where switches stamp the epoch into packets. More count as 1.
     pub in_flight_epochs: u8,
     /// A link is lossy from so many packets lost in an epoch on.
     pub packets_min: u64,

@@ -6,6 +6,9 @@
 //! flow's source along intended next hops, that saw the flow all the same, is an error of a switch
 //! joined to it: the one that saw the flow and is missing most packets at its intended next hops.
 //!
+//! A switch that sends a flow back to the one that it came from, which drops it, is an error too: that
+//! one counted it twice, and the flow ends.
+//!
 //! # Evidence
 //! One packet of one flow is enough: that a flow was there is proved by the decoder. The event names who
 //! sent flows where; the flows show their counters.
@@ -35,10 +38,14 @@ pub(crate) fn find(
 ) -> Vec<Sighted> {
     let mut wrong: BTreeMap<(SwitchIndex, SwitchIndex), FlowsConcerned> = BTreeMap::new();
     for (number, (_, way)) in settled.flows.iter().enumerate() {
-        if explained[number] || way.off_way.is_empty() {
+        if explained[number] {
             continue;
         }
-        explained[number] = true;
+        if let Some((at, to, packets)) = way.sent_back(model) {
+            explained[number] = true;
+            wrong.entry((at, to)).or_default().add(number, packets);
+        }
+        explained[number] |= !way.off_way.is_empty();
         for off in &way.off_way {
             let concerned = wrong.entry((off.at, off.to)).or_default();
             concerned.add(number, off.packets.max(1));

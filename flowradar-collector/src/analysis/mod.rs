@@ -140,8 +140,8 @@ pub struct EpochFindings {
     pub traffic: TrafficSummary,
     /// The load of its ECMP groups with two members and more; empty without a network.
     pub groups: Vec<GroupLoad>,
-    /// The losses of the epoch before ([`LossOptions::in_flight_epochs`] is 1), or of this one
-    /// (it is 0); none without a network, for the first epoch, and after a gap.
+    /// The losses of the epoch before, or of this one if [`LossOptions::in_flight_epochs`] is 0;
+    /// none without a network, for the first epoch, and after a gap.
     pub losses: Option<LossMap>,
     /// Events that opened, went on or were closed.
     pub events: Vec<EventChange>,
@@ -329,7 +329,10 @@ impl Analyzer {
             return Vec::new();
         };
         let ecmp = &mut self.ecmp;
-        let crossed = |way: &Way, seen: &[Sighting<'_>]| ecmp.add(way, seen, model);
+        let traffic = &self.traffic;
+        let crossed = |flow: &FiveTuple, way: &Way, seen: &[Sighting<'_>]| {
+            ecmp.add(way, seen, traffic.began(flow, flows.epoch), model);
+        };
         let settled = self
             .paths
             .epoch(flows, model, &self.options, &mut self.counters, crossed);
@@ -339,18 +342,16 @@ impl Analyzer {
             return sighted;
         };
         let mut explained = vec![false; settled.flows.len()];
-        sighted.extend(anomaly::find_loops(&settled, model, &mut explained));
-        sighted.extend(misforwarding::find(&settled, model, &mut explained));
+        let loops = anomaly::find_loops(&settled, model, &mut explained);
         let options = &self.options.loss;
-        let (losses, mut ends) = loss::find(&mut settled, &explained, model, options);
+        let wrong = misforwarding::find(&settled, model, &mut explained);
+        let (mut losses, mut ends) = loss::find(&mut settled, &explained, model, options);
         let on_links = |switch: SwitchIndex| {
             let name = model.network.switch_name(switch);
             let links = losses.map.links.iter().filter(|link| link.from == name);
             links.map(|link| link.lost).sum()
         };
-        sighted.extend(anomaly::find_blackholes(
-            &settled, model, &mut ends, on_links,
-        ));
+        let mut ended = anomaly::find_blackholes(&settled, model, &mut ends, on_links);
         for (&(switch, group), ends) in &ends {
             // A link that is known to be lossy explains flows that end before it.
             let lossy = |sighted: &evidence::Sighted| match &sighted.kind {
@@ -359,10 +360,13 @@ impl Analyzer {
             };
             if !losses.sighted.iter().any(lossy) {
                 let behind = loss::sighted_behind(switch, group, ends, &settled, model, options);
-                sighted.extend(behind);
+                ended.extend(behind);
             }
         }
+        losses.sighted.extend(ended);
+        losses.sighted.extend(wrong);
         sighted.extend(losses.sighted);
+        sighted.extend(loops);
         findings.losses = Some(losses.map);
         sighted
     }

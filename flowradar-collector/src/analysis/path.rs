@@ -10,6 +10,12 @@ use super::record::{Bounds, FiveTuple};
 use super::way::{Hop, STOPS_MAX, Tracer, Way};
 use super::{AnalysisCounters, AnalysisOptions, NetworkModel};
 
+/// So few packets, or such a part of a flow's, may be on their way in every epoch; see [`defer`].
+const DEFERRED_PACKETS_MAX: u64 = 4;
+const DEFERRED_PART: u64 = 50;
+/// Epochs by which a judgement is put off at most.
+const DEFERRALS_MAX: u8 = 3;
+
 /// Follows flows.
 #[derive(Debug, Default)]
 pub(crate) struct Paths {
@@ -45,7 +51,7 @@ impl Paths {
         model: &NetworkModel,
         options: &AnalysisOptions,
         counters: &mut AnalysisCounters,
-        mut crossed: impl FnMut(&Way, &[Sighting<'_>]),
+        mut crossed: impl FnMut(&FiveTuple, &Way, &[Sighting<'_>]),
     ) -> Option<Settled> {
         let in_flight = options.loss.in_flight_epochs > 0;
         let mut last = self
@@ -89,7 +95,7 @@ impl Paths {
             if !way.entered {
                 counters.flows_entering_elsewhere += 1;
             }
-            crossed(way, sightings);
+            crossed(flow, way, sightings);
             this.keep(*flow, way, model, options, counters);
         }
         // Flows that nobody saw any more.
@@ -159,7 +165,7 @@ impl Step<'_> {
         let mut counted: Vec<(SwitchIndex, Bounds)> = seen.collect();
         // Switches that saw the flow just before may have passed on packets counted only now.
         for stop in before.iter().flat_map(|way| &way.stops) {
-            if counted.iter().all(|&(switch, _)| switch != stop.switch) {
+            if stop.packets.most > 0 && counted.iter().all(|&(switch, _)| switch != stop.switch) {
                 let nothing = if self.reports.all(stop.switch, kind) {
                     Bounds::ZERO
                 } else {
@@ -184,13 +190,8 @@ impl Step<'_> {
             switch.is_none_or(|switch| self.last.is_some_and(|last| last.reports.all(switch, kind)))
         };
         for hop in &mut way.hops {
-            // Too many packets may have been on their way in an epoch of which nothing is known.
-            if self.in_flight
-                && hop.surplus > 0
-                && !(hop.from.is_some() && reported_before(hop.from) && reported_before(hop.to))
-            {
-                hop.surplus = 0;
-            }
+            let known = reported_before(hop.from) && reported_before(hop.to);
+            hop.doubtful |= self.in_flight && !(hop.from.is_some() && known);
         }
         if way.off_way.is_empty() {
             cancel_clock_differences(&mut way.hops);
@@ -202,6 +203,10 @@ impl Step<'_> {
 /// Takes packets counted an epoch late, or early, out of what is missing, or too many.
 fn settle(before: &mut Way, now: &mut Way, tally: &mut Option<LossTally>) {
     let mut undecided = 0;
+    let ends = before
+        .hops
+        .iter()
+        .any(|hop| hop.to.is_none() && hop.missing > 0);
     for hop in &mut before.hops {
         for later in &mut now.hops {
             if !hop.shares_an_end(later) {
@@ -228,10 +233,39 @@ fn settle(before: &mut Way, now: &mut Way, tally: &mut Option<LossTally>) {
             hop.surplus = hop.surplus.saturating_sub(perhaps_early);
             undecided += 1;
         }
+        // A flow that ends shows what happened to it together with the rest of its way.
+        if !ends {
+            defer(hop, &mut now.hops);
+        }
     }
     if let Some(tally) = tally {
         tally.undecided += undecided;
         tally.packets_in_flight += before.hops.iter().map(|hop| hop.returned).sum::<u64>();
+    }
+}
+
+/// Where packets are missing again in the next epoch, those of the epoch before may have arrived all
+/// the same while others were on their way: the two cancel. The judgement on a few packets waits until
+/// nothing is missing. The same holds for packets that are too many since a clock is late.
+fn defer(hop: &mut Hop, now: &mut [Hop]) {
+    let few = DEFERRED_PACKETS_MAX.max(hop.before.least / DEFERRED_PART);
+    if hop.deferrals >= DEFERRALS_MAX || hop.to.is_none() {
+        return;
+    }
+    let Some(later) = now.iter_mut().find(|later| later.to == hop.to) else {
+        return;
+    };
+    if later.missing > 0 && (1..=few).contains(&hop.missing) {
+        later.missing += hop.missing;
+        later.before = later.before + Bounds::known(hop.missing);
+        later.deferrals = hop.deferrals + 1;
+        hop.missing = 0;
+    } else if later.surplus > 0 && (1..=few).contains(&hop.surplus) {
+        later.surplus += hop.surplus;
+        later.doubtful |= hop.doubtful;
+        later.after = later.after + Bounds::known(hop.surplus);
+        later.deferrals = hop.deferrals + 1;
+        hop.surplus = 0;
     }
 }
 
@@ -246,7 +280,15 @@ fn cancel_clock_differences(hops: &mut [Hop]) {
             let fewer = into.missing.min(out.surplus);
             hops[first].take_from_before(fewer);
             hops[second].take_from_after(fewer);
-            let more = into.surplus.min(out.missing);
+            // Unless the flow ends right there: then it was sent back.
+            let ends = hops
+                .iter()
+                .any(|hop| hop.to.is_none() && hop.from == out.to);
+            let more = if ends {
+                0
+            } else {
+                into.surplus.min(out.missing)
+            };
             hops[first].take_from_after(more);
             hops[second].take_from_before(more);
         }
@@ -285,7 +327,7 @@ impl Way {
             || self
                 .hops
                 .iter()
-                .any(|hop| hop.missing > 0 || hop.surplus > 0)
+                .any(|hop| hop.missing > 0 || hop.unexplained_surplus() > 0)
     }
 }
 

@@ -204,6 +204,13 @@ pub(crate) fn record_of<'a>(
 }
 
 impl TrafficWatch {
+    /// Whether a flow began in the last epoch; not said of flows that are not followed.
+    pub(crate) fn began(&self, flow: &FiveTuple, epoch: u64) -> bool {
+        self.lives
+            .get(flow)
+            .is_some_and(|life| life.first_epoch == epoch)
+    }
+
     /// The traffic of an epoch; `records` are those that stand for the flows.
     pub(crate) fn epoch(
         &mut self,

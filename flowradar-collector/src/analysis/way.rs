@@ -46,6 +46,10 @@ pub(crate) struct Hop {
     pub(crate) surplus: u64,
     /// Missing packets that turned out to have been on their way.
     pub(crate) returned: u64,
+    /// Whether what is too much may have been sent in an epoch of which nothing is known.
+    pub(crate) doubtful: bool,
+    /// How often a judgement on some of the missing packets was put off.
+    pub(crate) deferrals: u8,
     /// Whether a missing or incomplete report is the reason that nothing is known.
     pub(crate) unreported: bool,
     /// Whether it begins or ends at a switch that no intended way leads to.
@@ -103,6 +107,8 @@ impl Hop {
             missing: before.least.saturating_sub(after.most),
             surplus: after.least.saturating_sub(before.most),
             returned: 0,
+            deferrals: 0,
+            doubtful: false,
             unreported: false,
             off_way: false,
         }
@@ -121,6 +127,11 @@ impl Hop {
     /// Whether it is known that as many packets arrived as were sent.
     pub(crate) fn is_balanced(&self) -> bool {
         self.missing_most() == 0 && self.surplus_most() == 0
+    }
+
+    /// Packets too many that nothing explains.
+    pub(crate) fn unexplained_surplus(&self) -> u64 {
+        if self.doubtful { 0 } else { self.surplus }
     }
 
     /// Whether packets missing at one could be those that are too many at the other.
@@ -292,17 +303,28 @@ impl Way {
         // Sent where no intended way leads.
         loop {
             let left = all & !*reached;
+            // A switch of which nothing is intended may send packets anywhere.
+            let free = bits(left).find_map(|to| Some((self.free_sender(model, to, *reached)?, to)));
+            if let Some((at, to)) = free {
+                let mut todo = 0;
+                self.go(at, to, &mut todo);
+                self.follow(intended, 1 << to, reached);
+                continue;
+            }
             let step = bits(left).find_map(|to| Some((self.sender(model, to, *reached)?, to)));
             let Some((at, to)) = step else {
                 self.unexplained_stops += u64::from(left.count_ones());
                 return roots | left;
             };
             self.stops[to].off_way = true;
-            self.off_way.push(OffWay {
-                at: self.stops[at].switch,
-                to: self.stops[to].switch,
-                packets: self.stops[to].packets.least,
-            });
+            // Who counted nothing for certain was not there.
+            if self.stops[to].packets.least > 0 {
+                self.off_way.push(OffWay {
+                    at: self.stops[at].switch,
+                    to: self.stops[to].switch,
+                    packets: self.stops[to].packets.least,
+                });
+            }
             let mut todo = 0;
             self.go(at, to, &mut todo);
             self.follow(intended, 1 << to, reached);
@@ -335,6 +357,15 @@ impl Way {
         stops
             .filter(|(_, stop)| ways.contains(&stop.switch))
             .fold(0, |on_way, (place, _)| on_way | 1 << place)
+    }
+
+    /// A neighbour that was reached, and of which nothing is known to be intended.
+    fn free_sender(&self, model: &NetworkModel, to: usize, reached: u64) -> Option<usize> {
+        bits(reached).find(|&at| {
+            let stop = &self.stops[at];
+            stop.intended == Intended::Unknown
+                && model.network.joined(stop.switch, self.stops[to].switch)
+        })
     }
 
     /// The stop that most likely sent packets to one that it is not meant to send them to: a
@@ -512,6 +543,7 @@ fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::intended::Forwarding;
     use super::super::network::Network;
     use super::*;
 
@@ -545,7 +577,10 @@ mod tests {
     }
 
     fn trace(counted: &[(u16, u64)], reports: &Reports) -> Way {
-        let model = model();
+        trace_in(&model(), counted, reports)
+    }
+
+    fn trace_in(model: &NetworkModel, counted: &[(u16, u64)], reports: &Reports) -> Way {
         let flow = FiveTuple {
             src: [10, 0, 0, 1].into(),
             dst: [10, 0, 1, 1].into(),
@@ -558,7 +593,7 @@ mod tests {
         let counted = counted
             .iter()
             .map(|&(s, n)| (SwitchIndex(s), Bounds::known(n)));
-        tracer.trace(&model, &flow, (src, dst.expect("b")), counted, reports);
+        tracer.trace(model, &flow, (src, dst.expect("b")), counted, reports);
         tracer.way
     }
 
@@ -635,6 +670,27 @@ mod tests {
                 .all(|hop| hop.missing == 0 && hop.surplus == 0)
         );
         assert_eq!(way.unexplained_stops, 0);
+    }
+
+    #[test]
+    fn a_switch_of_which_nothing_is_intended_may_send_anywhere() {
+        let names = ["s0", "s1", "s2", "s3", "s4"];
+        let model = model();
+        let text = "version = 1\n[[switch]]\nname = \"s0\"\n[[switch.route]]\n\
+                    dst = \"10.0.1.0/24\"\nnext = [\"s1\"]\n";
+        let forwarding = Forwarding::parse(text, &model.network).expect("is well-formed");
+        assert_eq!(model.network.switch(names[4]), Some(SwitchIndex(4)));
+        let model = NetworkModel::new(model.network, forwarding);
+        // From s1 on anything goes; to s2 it should not have gone.
+        let way = trace_in(&model, &[(0, 9), (1, 9), (4, 9)], &all_reported());
+        assert!(
+            way.off_way.is_empty() && way.unexplained_stops == 0,
+            "{way:?}"
+        );
+        assert!(way.hops.iter().all(Hop::is_balanced), "{way:?}");
+        let way = trace_in(&model, &[(0, 9), (2, 9), (3, 9)], &all_reported());
+        let sent: Vec<_> = way.off_way.iter().map(|off| (off.at.0, off.to.0)).collect();
+        assert_eq!(sent, [(0, 2)]);
     }
 
     #[test]
