@@ -223,6 +223,7 @@ impl Config {
                 bytes_per_stream: limits.waiting_bytes_per_stream,
             },
             refresh: Duration::from_secs(self.streams.refresh_seconds),
+            ipfix_counts_options: self.streams.ipfix_counts_options,
             message_bytes: self.streams.message_bytes,
             replay: Duration::from_millis(self.streams.replay_ms),
             replay_bytes: limits.replay_bytes,

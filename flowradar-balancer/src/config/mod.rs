@@ -126,6 +126,9 @@ pub struct StreamsConfig {
     pub wait_seconds: u64,
     /// What was sent to a collector so shortly before it failed goes to others too; 0 for off.
     pub replay_ms: u64,
+    /// Whether IPFIX sequence numbers made here count options records: RFC 7011 says so, nfcapd does
+    /// not expect it.
+    pub ipfix_counts_options: bool,
     /// Made messages are no longer than this.
     pub message_bytes: usize,
 }
@@ -137,6 +140,7 @@ impl Default for StreamsConfig {
             refresh_seconds: 600,
             wait_seconds: 60,
             replay_ms: 0,
+            ipfix_counts_options: true,
             message_bytes: 1400,
         }
     }

@@ -202,7 +202,11 @@ mod tests {
         // Runs of one length, which the kernel cuts up, and lengths that are all different.
         let frames: Vec<Vec<u8>> = (0..100_u8)
             .map(|number| {
-                let length = if number < 50 { 64 } else { 60 + usize::from(number) * 9 };
+                let length = if number < 50 {
+                    64
+                } else {
+                    60 + usize::from(number) * 9
+                };
                 vec![number; length]
             })
             .collect();

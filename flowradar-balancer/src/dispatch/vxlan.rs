@@ -104,7 +104,10 @@ mod tests {
             let Ok(Parsed::V4(parsed)) = parse(LinkType::Ethernet, &bytes, length) else {
                 panic!("{link_type:?}: {bytes:?}");
             };
-            assert_eq!(parsed.key.to_string(), "10.0.0.1:49152 > 10.0.0.2:443 proto 6");
+            assert_eq!(
+                parsed.key.to_string(),
+                "10.0.0.1:49152 > 10.0.0.2:443 proto 6"
+            );
         }
         let arp = [0; 60];
         let kept = EthernetFrame::of(LinkType::Ethernet, &arp).expect("Ethernet is Ethernet");

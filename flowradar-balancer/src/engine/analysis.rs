@@ -35,6 +35,15 @@ impl Summary {
         }
     }
 
+    /// How far the numbers advance that a collector sees.
+    pub(crate) fn units_sent(&self, protocol: Protocol, counts_options: bool) -> u32 {
+        match protocol {
+            Protocol::NetflowV9 | Protocol::Sflow => 1,
+            Protocol::Ipfix if counts_options => self.records + self.options_records,
+            Protocol::NetflowV5 | Protocol::Ipfix => self.records,
+        }
+    }
+
     /// Whether there is anything that all collectors of the stream must know.
     pub(crate) fn has_state(&self) -> bool {
         self.templates > 0 || self.options_records > 0

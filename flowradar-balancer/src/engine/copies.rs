@@ -40,8 +40,8 @@ impl Core {
                 self.send_whole(to, is_first, stream, message, now, output);
             } else if has_data && stream.data_messages.is_multiple_of(one_in) {
                 self.bring_up_to_date(to, stream, message, now, output);
-                let units = summary.units(message.header.protocol);
-                let units = units.unwrap_or(summary.records + summary.options_records);
+                let units =
+                    summary.units_sent(message.header.protocol, self.plan.ipfix_counts_options);
                 let number = self.deliver(to, stream, message, units, now);
                 let sequence = Some((message.header.sequence_offset, number));
                 self.send_copy(
@@ -57,9 +57,14 @@ impl Core {
                 if summary.has_state() {
                     let mut builder = MessageBuilder::default();
                     builder.begin(message.datagram, &message.header);
-                    for_each_state_set(message, stream, |raw, records, data_records| {
-                        builder.push_set(raw, records, data_records);
-                    });
+                    for_each_state_set(
+                        message,
+                        stream,
+                        self.plan.ipfix_counts_options,
+                        |raw, records, data_records| {
+                            builder.push_set(raw, records, data_records);
+                        },
+                    );
                     self.bring_up_to_date(to, stream, message, now, output);
                     let number = self.deliver(to, stream, message, builder.units(), now);
                     self.send_copy(to, builder.finish(number), None, 0, message, output);

@@ -85,6 +85,7 @@ impl Core {
     ) {
         let memory = self.destination(to).memory;
         let (refresh, message_bytes) = (self.plan.refresh, self.plan.message_bytes);
+        let counts_options = self.plan.ipfix_counts_options;
         let Stream {
             cache, deliveries, ..
         } = stream;
@@ -106,6 +107,7 @@ impl Core {
                 message.datagram,
                 &message.header,
                 message_bytes,
+                counts_options,
             );
             let units = missing.iter().map(|message| message.units).sum();
             let mut number = delivery.make_room(upstream, units, comes_back);
@@ -128,8 +130,7 @@ impl Core {
             delivery.make_room(upstream, 0, comes_back);
         }
         let summary = &message.summary;
-        let units = summary.units(message.header.protocol);
-        let units = units.unwrap_or(summary.records + summary.options_records);
+        let units = summary.units_sent(message.header.protocol, self.plan.ipfix_counts_options);
         let number = delivery.shifted_number(upstream, units);
         delivery.version = cache.version();
         if summary.templates > 0 {
@@ -181,18 +182,22 @@ impl Core {
             if chosen.is_none() && parts.is_empty() {
                 self.counters.no_collector += 1;
             }
-            for_each_state_set(message, stream, |raw, records, data_records| {
-                for part in &mut parts {
-                    part.builder.push_set(raw, records, data_records);
-                }
-            });
+            for_each_state_set(
+                message,
+                stream,
+                self.plan.ipfix_counts_options,
+                |raw, records, data_records| {
+                    for part in &mut parts {
+                        part.builder.push_set(raw, records, data_records);
+                    }
+                },
+            );
             self.send_parts(&mut parts, stream, message, now, output);
             self.parts = parts;
         }
         if let Some(to) = chosen {
             self.bring_up_to_date(to, stream, message, now, output);
-            let units = summary.units(message.header.protocol);
-            let units = units.unwrap_or(summary.records + summary.options_records);
+            let units = summary.units_sent(message.header.protocol, self.plan.ipfix_counts_options);
             let number = self.deliver(to, stream, message, units, now);
             let sequence = Some((message.header.sequence_offset, number));
             let datagram = message.datagram;
@@ -227,6 +232,7 @@ impl Core {
             self.parts = parts;
             return;
         }
+        let counts_options = self.plan.ipfix_counts_options;
         let stream_hash = UnitKey::new(stream.key.source, stream.hash).hash;
         let mut without_flow = 0;
         // Parts are the back ends that are up, so the choice is among them; the first otherwise.
@@ -271,7 +277,11 @@ impl Core {
                         Some(template) if template.is_options => {
                             let (count, _) = template.count(set.body, set.body_offset);
                             for part in &mut parts {
-                                part.builder.push_set(set.raw, count, count);
+                                part.builder.push_set(
+                                    set.raw,
+                                    count,
+                                    if counts_options { count } else { 0 },
+                                );
                             }
                         }
                         Some(template) => {
@@ -384,6 +394,7 @@ impl Core {
     ) {
         let memory = self.destination(to).memory;
         let (refresh, message_bytes) = (self.plan.refresh, self.plan.message_bytes);
+        let counts_options = self.plan.ipfix_counts_options;
         let Stream {
             cache, deliveries, ..
         } = stream;
@@ -401,6 +412,7 @@ impl Core {
             message.datagram,
             &message.header,
             message_bytes,
+            counts_options,
         ) {
             let number = delivery.own_number(message.header.sequence, catch_up.units);
             output.send(
@@ -501,6 +513,7 @@ impl Part {
 pub(super) fn for_each_state_set(
     message: &Message<'_>,
     stream: &Stream,
+    counts_options: bool,
     mut each: impl FnMut(&[u8], u32, u32),
 ) {
     for set in Sets::new(message.datagram, &message.header).map_while(Result::ok) {
@@ -512,7 +525,7 @@ pub(super) fn for_each_state_set(
                     .filter(|template| template.is_options)
                 {
                     let (count, _) = template.count(set.body, set.body_offset);
-                    each(set.raw, count, count);
+                    each(set.raw, count, if counts_options { count } else { 0 });
                 }
             }
             _ => each(set.raw, templates_in(&message.header, &set), 0),

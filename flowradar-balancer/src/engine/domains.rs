@@ -4,30 +4,39 @@
 //! alone, and these are mostly 0. The first stream with a domain keeps it; the others get a number
 //! that follows from their key, so that it is the same after a restart.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use hashbrown::HashMap;
 
 use crate::policy::mix;
 use crate::stream::StreamKey;
 use crate::wire::Protocol;
 
-/// Who has which domain.
-#[derive(Debug, Default)]
-pub(super) struct Domains {
-    owners: HashMap<(Protocol, u32), StreamKey>,
+/// Who has which observation domain; shared by the engines of one balancer, which send to the same
+/// collectors. Only new and forgotten streams look here.
+#[derive(Clone, Debug, Default)]
+pub struct Domains {
+    owners: Arc<Mutex<HashMap<(Protocol, u32), StreamKey>>>,
 }
 
 /// Tries for a free number; with fewer streams than half of the numbers, one of them succeeds.
 const TRIES: u64 = 64;
 
 impl Domains {
+    fn owners(&self) -> MutexGuard<'_, HashMap<(Protocol, u32), StreamKey>> {
+        // A map is whole after any panic between its calls.
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Gives a stream its domain: `None` if that is its own.
-    pub(super) fn enter(&mut self, key: &StreamKey, hash: u64) -> Option<u32> {
+    pub(super) fn enter(&self, key: &StreamKey, hash: u64) -> Option<u32> {
         // sFlow's identity is the agent's address, which is in the datagram.
         if key.protocol == Protocol::Sflow {
             return None;
         }
         let wanted = (key.protocol, key.domain);
-        if *self.owners.entry(wanted).or_insert(*key) == *key {
+        let mut owners = self.owners();
+        if *owners.entry(wanted).or_insert(*key) == *key {
             return None;
         }
         let mut candidate = key.domain;
@@ -39,8 +48,8 @@ impl Domains {
                 number
             };
             let place = (key.protocol, candidate);
-            if !self.owners.contains_key(&place) {
-                self.owners.insert(place, *key);
+            if !owners.contains_key(&place) {
+                owners.insert(place, *key);
                 return Some(candidate);
             }
         }
@@ -48,10 +57,11 @@ impl Domains {
     }
 
     /// Takes a stream's domain back.
-    pub(super) fn leave(&mut self, key: &StreamKey, substitute: Option<u32>) {
+    pub(super) fn leave(&self, key: &StreamKey, substitute: Option<u32>) {
         let place = (key.protocol, substitute.unwrap_or(key.domain));
-        if self.owners.get(&place) == Some(key) {
-            self.owners.remove(&place);
+        let mut owners = self.owners();
+        if owners.get(&place) == Some(key) {
+            owners.remove(&place);
         }
     }
 }

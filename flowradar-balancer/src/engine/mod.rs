@@ -43,7 +43,7 @@ use crate::wire::build::MessageBuilder;
 
 use analysis::{Summary, analyse};
 pub use counters::Counters;
-use domains::Domains;
+pub use domains::Domains;
 pub use plan::{
     AssignmentUnit, CopyPlan, EnginePlan, GroupPlan, Limits, RoutePlan, WaitingSettings,
 };
@@ -202,6 +202,12 @@ impl Message<'_> {
 impl Engine {
     /// An engine that has seen nothing yet.
     pub fn new(plan: EnginePlan, now: Timestamp) -> Self {
+        Self::with_domains(plan, Domains::default(), now)
+    }
+
+    /// An engine that shares observation domains with others, as all that send to the same
+    /// collectors must.
+    pub fn with_domains(plan: EnginePlan, domains: Domains, now: Timestamp) -> Self {
         let budget = StateBudget::new(plan.limits.state_bytes);
         let mut engine = Self {
             table: Table::default(),
@@ -214,7 +220,7 @@ impl Engine {
                 counters: Counters::default(),
                 replay: ReplayBuffer::default(),
                 destinations: Vec::new(),
-                domains: Domains::default(),
+                domains,
                 parts: Vec::new(),
                 rebalance_cursor: 0,
                 idle_checked: now,

@@ -123,6 +123,9 @@ pub struct EnginePlan {
     pub waiting: WaitingSettings,
     /// A collector that was not given a stream's templates for so long gets them again.
     pub refresh: Duration,
+    /// Whether the IPFIX sequence numbers made here count options records, as RFC 7011 says and as
+    /// some collectors (nfcapd among them) do not expect.
+    pub ipfix_counts_options: bool,
     /// Messages with templates are made no longer than this.
     pub message_bytes: usize,
     /// What was sent to a collector so shortly before it failed is sent to others again: each
@@ -164,6 +167,7 @@ impl Default for EnginePlan {
                 bytes_per_stream: 4 << 20,
             },
             refresh: Duration::from_secs(600),
+            ipfix_counts_options: true,
             message_bytes: 1400,
             replay: Duration::ZERO,
             replay_bytes: 64 << 20,

@@ -20,7 +20,7 @@ use super::status::{SocketStatus, Status};
 use super::sys::{enable_receive_extras, force_receive_buffer, steer_by_source};
 use super::worker::{Outbox, Worker, WorkerShared};
 use crate::config::{Config, ConfigError};
-use crate::engine::Engine;
+use crate::engine::{Domains, Engine};
 
 /// Why the balancer did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -152,6 +152,7 @@ impl Service {
                 config.listen.receive_buffer_bytes
             ));
         }
+        let domains = Domains::default();
         for (index, sockets) in sockets_of.into_iter().enumerate() {
             let shared = Arc::new(WorkerShared {
                 dropped: sockets.iter().map(|_| AtomicU64::new(0)).collect(),
@@ -162,7 +163,7 @@ impl Service {
             outbox.set(&destinations);
             let worker = Worker {
                 sockets,
-                engine: Engine::new(compiled.plan.clone(), clock.now()),
+                engine: Engine::with_domains(compiled.plan.clone(), domains.clone(), clock.now()),
                 outbox,
                 commands: receiver,
                 shared: Arc::clone(&shared),

@@ -239,7 +239,8 @@ impl StateCache {
     }
 
     /// Messages with all that is newer than `since`, up to `until`: templates first, oldest first,
-    /// then options data. Their headers are like that of the given message.
+    /// then options data, which count for IPFIX
+    /// sequence numbers or not. Their headers are like that of the given message.
     pub fn catch_up(
         &self,
         since: u64,
@@ -247,6 +248,7 @@ impl StateCache {
         like: &[u8],
         header: &Header,
         message_bytes: usize,
+        counts_options: bool,
     ) -> Vec<CatchUpMessage> {
         let wanted = |version: u64| version > since && version <= until;
         let (template_set, options_set) = match header.protocol {
@@ -276,7 +278,7 @@ impl StateCache {
         });
         let options = options
             .into_iter()
-            .map(|((id, _), entry)| (*id, &*entry.value, true));
+            .map(|((id, _), entry)| (*id, &*entry.value, counts_options));
 
         let mut messages = Vec::new();
         let mut builder = MessageBuilder::default();
