@@ -9,6 +9,7 @@ mod balance;
 mod bench;
 mod commands;
 mod demo;
+mod dispatch;
 mod evaluate;
 mod experiment;
 mod figures;

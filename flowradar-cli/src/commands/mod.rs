@@ -7,6 +7,7 @@ pub(crate) mod balance;
 mod bench;
 mod decode;
 mod demo;
+mod dispatch;
 mod encode;
 mod evaluate;
 mod info;
@@ -37,6 +38,8 @@ Examples:
                                                 a network whose switches are short of memory
   flowradar net-decode net                      its flows, from all switches together
   flowradar plan --flows 100000                 memory and bandwidth that so many flows take
+  flowradar dispatch run trace.pcap --servers 3 --out parts
+                                                a capture spread over three analysis servers
   flowradar evaluate --out evaluation --quick   the paper's evaluation, done again
 
 Exit codes: 0 the result is complete, 3 it is partial (and what is missing is said), 2 wrong usage,
@@ -51,6 +54,7 @@ pub(crate) struct Cli {
 enum Command {
     Balance(balance::BalanceArgs),
     Demo(demo::DemoArgs),
+    Dispatch(dispatch::DispatchArgs),
     Encode(encode::EncodeArgs),
     Decode(decode::DecodeArgs),
     NetDecode(net_decode::NetDecodeArgs),
@@ -69,6 +73,7 @@ pub(crate) fn run(cli: Cli) -> Result<Completeness, CommandError> {
         Command::Balance(args) => balance::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Dispatch(args) => dispatch::run(&args),
         Command::Encode(args) => encode::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Decode(args) => decode::run(&args),

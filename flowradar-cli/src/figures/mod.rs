@@ -5,6 +5,7 @@ mod bars;
 mod fat_tree;
 mod lines;
 mod palette;
+mod small_multiples;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub(crate) use bars::{Bar, BarChart, BarPart};
 pub(crate) use fat_tree::FatTreeMap;
 pub(crate) use lines::{Axis, Line, LineChart, Mark, Stroke};
 pub(crate) use palette::{BLACK, BLUE, GREEN, GREY, ORANGE, PAPER, PURPLE, SKY, VERMILLION};
+pub(crate) use small_multiples::{Panel, SmallMultiples};
 
 use crate::outcome::CommandError;
 use crate::output::write_file;

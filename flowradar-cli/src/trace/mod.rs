@@ -263,14 +263,14 @@ pub struct MalformedPacket {
 }
 
 /// A packet record of a capture file.
-struct Frame<'a> {
+pub(crate) struct Frame<'a> {
     /// Where its record begins.
     offset: u64,
-    timestamp_ns: Option<u64>,
+    pub(crate) timestamp_ns: Option<u64>,
     /// `None`: not supported.
-    link_type: Option<LinkType>,
-    captured: &'a [u8],
-    wire_bytes: u32,
+    pub(crate) link_type: Option<LinkType>,
+    pub(crate) captured: &'a [u8],
+    pub(crate) wire_bytes: u32,
 }
 
 /// Reads a trace, one packet at a time.
@@ -375,6 +375,23 @@ impl TraceReader {
     /// How many bytes the input has, as it is stored; `None` for pipes and devices.
     pub fn input_bytes_total(&self) -> Option<u64> {
         self.source.input_bytes_total()
+    }
+
+    /// The next frame as it was captured, for those who do more with it than count its flow. It is
+    /// not counted in [`TraceReader::stats`]. `None` at the end, after an error, and for tuple13,
+    /// which has no frames.
+    pub(crate) fn next_frame(&mut self) -> Result<Option<Frame<'_>>, TraceError> {
+        if self.is_finished {
+            return Ok(None);
+        }
+        let decompressed = self.source.decompressed();
+        let frame = match &mut self.decoder {
+            Decoder::Pcap(reader) => reader.next_frame(&mut self.source),
+            Decoder::Pcapng(reader) => reader.next_frame(&mut self.source),
+            Decoder::Tuple13(_) => Ok(None),
+        };
+        self.is_finished = !matches!(frame, Ok(Some(_)));
+        frame.map_err(|fault| trace_error(self.name.clone(), decompressed, fault))
     }
 
     fn begin(mut source: Source, name: String, format: InputFormat) -> Result<Self, TraceError> {
