@@ -172,6 +172,8 @@ fn config(folder: &Path, port: u16) -> Config {
     config.epochs.late_ms = 300;
     config.store.flush_ms = 40;
     config.store.maintain_ms = 100;
+    // The epochs here are years old.
+    config.store.keep_hours = 0;
     config.journal.segment_bytes = 1 << 18;
     config
 }

@@ -218,6 +218,10 @@ impl Grouper {
                         now + self.options.late
                     });
                     self.timers.insert((close_at, id));
+                    if group.improved {
+                        // What came meanwhile is not in this decode.
+                        self.timers.insert((now, id));
+                    }
                     self.close_if_done(now, id);
                 }
             }

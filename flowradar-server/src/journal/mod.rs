@@ -383,7 +383,8 @@ fn recover(
             recovery.damaged_stretches += 1;
             recovery.damaged_bytes += frame.skipped_bytes;
         }
-        end = frame.end();
+        // Padding at the end may be missing.
+        end = frame.end().min(bytes.len() as u64);
         let Ok(record) = Record::read(frame.payload) else {
             recovery.damaged_stretches += 1;
             recovery.damaged_bytes += frame.payload.len() as u64;

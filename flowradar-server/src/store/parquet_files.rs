@@ -113,8 +113,19 @@ pub(super) fn scan(
     columns: Option<&[&str]>,
     visit: &mut dyn FnMut(&RecordBatch) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, StoreError> {
-    let failed = parquet_error("read", path);
     let file = File::open(path).map_err(file_error("open", path))?;
+    scan_open(file, path, range, columns, visit)
+}
+
+/// The same for a file that is open; it may have no name any more.
+pub(super) fn scan_open(
+    file: File,
+    path: &Path,
+    range: TimeRange,
+    columns: Option<&[&str]>,
+    visit: &mut dyn FnMut(&RecordBatch) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, StoreError> {
+    let failed = parquet_error("read", path);
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(&failed)?;
     let groups = builder.metadata().row_groups().iter().enumerate();
     let wanted: Vec<usize> = groups

@@ -6,7 +6,7 @@
 //! former rows in the same step; merging files and removing old ones work the same way.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs;
+use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -33,6 +33,9 @@ const MERGE_RATIO: u64 = 8;
 /// Larger files are not merged any more.
 const MERGED_BYTES_MAX: u64 = 512 << 20;
 
+/// How often a scan begins anew since a file was replaced just then.
+const OPEN_ATTEMPTS_MAX: u32 = 10;
+
 /// How long rows are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreOptions {
@@ -51,7 +54,7 @@ pub struct ParquetStore {
     pending: Vec<Pending>,
     pending_rows: usize,
     /// What is decoded again: rows in files that are replaced by the next flush.
-    replaced: Replaced,
+    replaced: Arc<Replaced>,
     /// What grouping hears after the next flush.
     feedback: Vec<Feedback>,
 }
@@ -70,6 +73,8 @@ struct Shared {
 struct View {
     manifest: Arc<Manifest>,
     pending: Vec<RecordBatch>,
+    /// Rows in files that pending ones take the place of.
+    replaced: Arc<Replaced>,
 }
 
 #[derive(Debug)]
@@ -99,13 +104,14 @@ impl ParquetStore {
                 view: RwLock::new(View {
                     manifest: Arc::new(manifest),
                     pending: vec![],
+                    replaced: Arc::default(),
                 }),
             }),
             folder,
             options,
             pending: vec![],
             pending_rows: 0,
-            replaced: Replaced::new(),
+            replaced: Arc::default(),
             feedback: vec![],
         })
     }
@@ -176,11 +182,6 @@ impl ParquetStore {
         }
     }
 
-    fn is_replaced(&self, epoch: (i64, u64), switch: &str) -> bool {
-        let switches = self.replaced.get(&epoch);
-        switches.is_some_and(|switches| switches.contains(switch))
-    }
-
     /// Writes the pending rows, by hour.
     fn write_pending(&self, next_file: &mut u64) -> Result<Vec<StoredFile>, StoreError> {
         let mut writers: BTreeMap<String, FileWriter> = BTreeMap::new();
@@ -218,7 +219,7 @@ impl ParquetStore {
         let path = self.folder.join(&file.path);
         let mut hit = false;
         let search = &mut |batch: &RecordBatch| {
-            hit |= select(batch, false, |of, switch| self.is_replaced(of, switch)).true_count() > 0;
+            hit |= select(batch, false, |of, switch| is_replaced(&self.replaced, of, switch)).true_count() > 0;
             if hit {
                 ControlFlow::Break(())
             } else {
@@ -234,7 +235,7 @@ impl ParquetStore {
         *next_file += 1;
         let mut writer = FileWriter::new(&self.folder, number, from)?;
         copy(&path, &mut writer, |batch| {
-            select(batch, true, |of, switch| !self.is_replaced(of, switch))
+            select(batch, true, |of, switch| !is_replaced(&self.replaced, of, switch))
         })?;
         writer.finish().map(Some)
     }
@@ -251,6 +252,10 @@ impl ParquetStore {
             .map_err(file_error("write the list of files in", &self.folder))?;
         self.shared.change(|view| {
             view.manifest = Arc::new(manifest);
+            // Pending rows that are in files now have replaced what they had to.
+            if pending.is_empty() {
+                view.replaced = Arc::default();
+            }
             view.pending = pending;
         });
         for path in removed {
@@ -312,7 +317,10 @@ impl FlowStore for ParquetStore {
                 let switches: HashSet<String> =
                     switches.map(|outcome| outcome.switch.clone()).collect();
                 self.forget_pending(of, &switches);
-                self.replaced.entry(of).or_default().extend(switches);
+                let replaced = Arc::make_mut(&mut self.replaced);
+                replaced.entry(of).or_default().extend(switches);
+                let replaced = Arc::clone(&self.replaced);
+                self.shared.change(|view| view.replaced = replaced);
             }
             epoch_batch::batch(epoch, |_| true)
         };
@@ -355,7 +363,7 @@ impl FlowStore for ParquetStore {
         self.commit(manifest, vec![], &removed)?;
         self.pending.clear();
         self.pending_rows = 0;
-        self.replaced.clear();
+        self.replaced = Arc::default();
         Ok(std::mem::take(&mut self.feedback))
     }
 
@@ -400,6 +408,35 @@ impl Shared {
             .clone()
     }
 
+    /// Opens the files of a time range, the oldest first, all of the same view: one may be replaced just
+    /// now. Returns also how many could not be opened.
+    fn open(&self, range: TimeRange) -> (View, Vec<(StoredFile, PathBuf, File)>, u64) {
+        let mut attempts = 0;
+        loop {
+            let view = self.view();
+            let mut files = vec![];
+            let (mut gone, mut unreadable) = (false, 0);
+            for file in view.manifest.files() {
+                if !range.overlaps(file.time_min_ns, file.time_max_ns) {
+                    continue;
+                }
+                let path = self.folder.join(&file.path);
+                match File::open(&path) {
+                    Ok(open) => files.push((file.clone(), path, open)),
+                    Err(error) => {
+                        gone |= error.kind() == std::io::ErrorKind::NotFound;
+                        unreadable += 1;
+                    }
+                }
+            }
+            attempts += 1;
+            if !gone || attempts == OPEN_ATTEMPTS_MAX {
+                files.sort_by_key(|(file, ..)| file.time_min_ns);
+                return (view, files, unreadable);
+            }
+        }
+    }
+
     fn change(&self, change: impl FnOnce(&mut View)) {
         change(&mut self.view.write().unwrap_or_else(PoisonError::into_inner));
     }
@@ -412,21 +449,34 @@ impl FlowReader for Shared {
         columns: &[&str],
         visit: &mut dyn FnMut(&RecordBatch) -> ControlFlow<()>,
     ) -> Result<Scanned, StoreError> {
-        let view = self.view();
+        let (view, files, mut unreadable) = self.open(range);
         let mut scanned = Scanned::default();
         let mut visit = |batch: &RecordBatch| {
             scanned.rows += batch.num_rows() as u64;
             visit(batch)
         };
-        let mut files: Vec<&StoredFile> = view.manifest.files().iter().collect();
-        files.sort_by_key(|file| file.time_min_ns);
-        let mut unreadable = 0;
-        for file in files {
-            if !range.overlaps(file.time_min_ns, file.time_max_ns) {
-                continue;
-            }
-            let path = self.folder.join(&file.path);
-            match parquet_files::scan(&path, range, Some(columns), &mut visit) {
+        let with_place: Vec<&str> = columns
+            .iter()
+            .chain(&["time", "epoch", "switch"])
+            .copied()
+            .collect();
+        for (file, path, open) in files {
+            let times = file.time_min_ns..=file.time_max_ns;
+            let hit = view.replaced.keys().any(|(time, _)| times.contains(time));
+            let read = if hit {
+                parquet_files::scan_open(open, &path, range, Some(&with_place), &mut |batch| {
+                    let kept = select(batch, true, |of, switch| {
+                        !is_replaced(&view.replaced, of, switch)
+                    });
+                    match filter_record_batch(batch, &kept) {
+                        Ok(batch) => visit(&batch),
+                        Err(_) => visit(batch),
+                    }
+                })
+            } else {
+                parquet_files::scan_open(open, &path, range, Some(columns), &mut visit)
+            };
+            match read {
                 Ok(ControlFlow::Continue(())) => {}
                 Ok(ControlFlow::Break(())) => return Ok(scanned),
                 Err(error) => {
@@ -466,6 +516,11 @@ impl FlowReader for Shared {
             pending_rows: view.pending.iter().map(|batch| batch.num_rows() as u64).sum(),
         }
     }
+}
+
+fn is_replaced(replaced: &Replaced, epoch: (i64, u64), switch: &str) -> bool {
+    let switches = replaced.get(&epoch);
+    switches.is_some_and(|switches| switches.contains(switch))
 }
 
 /// Which rows a question says yes to, from the columns `time`, `epoch` and `switch`; for rows without an

@@ -133,6 +133,7 @@ fn an_epoch_decoded_again_takes_the_place_of_its_rows() {
     store.append_epoch(&again(3, BEGIN_NS + 2, &[("c", 1)]));
     // The same number at another time is another epoch.
     store.append_epoch(&again(2, BEGIN_NS + HOUR_NS, &[("a", 8)]));
+    let before = rows(&store);
     store.flush().expect("space");
     let all = [
         of(1, "a", 5),
@@ -143,6 +144,7 @@ fn an_epoch_decoded_again_takes_the_place_of_its_rows() {
     ]
     .concat();
     assert_eq!(rows(&store), all);
+    assert_eq!(before, all, "readers see no row twice while it is in memory and in a file");
     drop(store);
     assert_eq!(rows(&open(&folder)), all);
 }
