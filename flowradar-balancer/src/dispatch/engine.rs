@@ -176,7 +176,7 @@ impl Dispatcher {
     pub fn dispatch(&mut self, packet: &Packet, now: Timestamp) -> Option<BackEndId> {
         let flow = self.flow_of(packet, now);
         let hash = self.table.hash(&flow);
-        self.dispatch_hashed(packet, flow, hash, now)
+        self.dispatch_hashed(packet, flow, hash, None, now)
     }
 
     /// The back ends for packets, each with its time: as if each was dispatched after the other,
@@ -192,12 +192,13 @@ impl Dispatcher {
                 *hash = self.table.hash(&packet.flow);
                 self.table.prefetch_index(*hash);
             }
-            for hash in hashes.iter().take(packets.len()) {
-                self.table.prefetch_entry(*hash);
+            let mut slots = [None; BATCH];
+            for (hash, slot) in hashes.iter().zip(&mut slots).take(packets.len()) {
+                *slot = self.table.prefetch_entry(*hash);
             }
-            for ((packet, now), &hash) in packets.iter().zip(&hashes) {
+            for (((packet, now), &hash), &slot) in packets.iter().zip(&hashes).zip(&slots) {
                 let back_end = if packet.fragment == Fragment::Whole {
-                    self.dispatch_hashed(packet, packet.flow, hash, *now)
+                    self.dispatch_hashed(packet, packet.flow, hash, slot, *now)
                 } else {
                     self.dispatch(packet, *now)
                 };
@@ -273,6 +274,7 @@ impl Dispatcher {
         packet: &Packet,
         flow: FlowId,
         hash: u64,
+        slot: Option<u32>,
         now: Timestamp,
     ) -> Option<BackEndId> {
         let now = now.max(self.latest);
@@ -284,7 +286,7 @@ impl Dispatcher {
         self.counters.ip_bytes += u64::from(packet.ip_bytes);
         self.counters.packets_with_ports_cut_off += u64::from(packet.ports_cut_off);
         let back_end = match packet.fragment {
-            Fragment::Whole => self.dispatch_flow(packet, flow, hash, None, now),
+            Fragment::Whole => self.dispatch_flow(packet, flow, (hash, slot), None, now),
             Fragment::First { identification } => {
                 self.dispatch_first_fragment(packet, hash, identification, now)
             }
@@ -310,7 +312,7 @@ impl Dispatcher {
             Some(Datagram::Early(back_end)) => Some(back_end),
             _ => None,
         };
-        let back_end = self.dispatch_flow(packet, packet.flow, hash, early, now);
+        let back_end = self.dispatch_flow(packet, packet.flow, (hash, None), early, now);
         if early.is_some() && early != back_end {
             self.counters.datagrams_split += 1;
         }
@@ -328,7 +330,7 @@ impl Dispatcher {
         now: Timestamp,
     ) -> Option<BackEndId> {
         self.counters.later_fragments += 1;
-        let back_end = self.dispatch_flow(packet, flow, hash, None, now);
+        let back_end = self.dispatch_flow(packet, flow, (hash, None), None, now);
         let key = DatagramKey::new(&packet.flow, packet.direction, identification);
         if let Some(Datagram::Known(_)) = self.fragments.find(&key, now) {
             return back_end;
@@ -340,17 +342,18 @@ impl Dispatcher {
         back_end
     }
 
-    /// The back end of a flow, for a packet of it. A new flow goes to `wished` if that is given.
+    /// The back end of a flow, for a packet of it, by its hash and the slot that it may have. A new
+    /// flow goes to `wished` if that is given.
     #[inline]
     fn dispatch_flow(
         &mut self,
         packet: &Packet,
         flow: FlowId,
-        hash: u64,
+        (hash, slot): (u64, Option<u32>),
         wished: Option<BackEndId>,
         now: Timestamp,
     ) -> Option<BackEndId> {
-        if let Some(slot) = self.table.find(&flow, hash) {
+        if let Some(slot) = self.table.find(&flow, hash, slot) {
             let entry = self.table.entry_mut(slot);
             let timeout = (entry.state).timeout(flow.protocol(), &self.settings.timeouts);
             if now.since(entry.unit.estimate().last_arrival()) <= timeout {

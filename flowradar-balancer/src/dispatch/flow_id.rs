@@ -41,6 +41,9 @@ pub enum Direction {
 }
 
 impl FlowId {
+    /// Not the id of any packet: it has no IP version.
+    pub(super) const NONE: Self = Self { words: [0; 5] };
+
     /// The flow of a one-way key, and the direction of that key.
     #[inline]
     pub fn of<K: FlowKey>(key: &K) -> (Self, Direction) {

@@ -82,17 +82,24 @@ impl FlowTable {
         self.index.prefetch(hash);
     }
 
-    /// Starts loading the entry of this hash, if there seems to be one.
+    /// The slot that a flow of this hash seems to have; starts loading its entry.
     #[inline]
-    pub(super) fn prefetch_entry(&self, hash: u64) {
-        if let Some(slot) = self.index.find(hash, |_| true) {
-            prefetch(&self.entries.0, slot as usize);
-        }
+    pub(super) fn prefetch_entry(&self, hash: u64) -> Option<u32> {
+        let slot = self.index.find(hash, |_| true)?;
+        prefetch(&self.entries.0, slot as usize);
+        Some(slot)
     }
 
-    /// The slot of a flow.
+    /// The slot of a flow, which may be the one that [`FlowTable::prefetch_entry`] found.
     #[inline]
-    pub(super) fn find(&self, flow: &FlowId, hash: u64) -> Option<u32> {
+    pub(super) fn find(&self, flow: &FlowId, hash: u64, guess: Option<u32>) -> Option<u32> {
+        // Entries that were removed since hold no flow.
+        if let Some(slot) = guess
+            && let Some(entry) = self.entries.0.get(slot as usize)
+            && entry.flow == *flow
+        {
+            return guess;
+        }
         self.index.find(hash, |slot| {
             self.entries
                 .0
@@ -143,6 +150,7 @@ impl FlowTable {
         self.wheel.remove(&mut self.entries, slot);
         let entry = &mut self.entries.0[slot as usize];
         let hash = entry.flow.hash(self.seed);
+        entry.flow = FlowId::NONE;
         let unit = std::mem::replace(&mut entry.unit, Unit::new(now));
         self.index.remove(hash, slot);
         self.free.push(slot);

@@ -288,7 +288,14 @@ impl Core {
                             let records = template.records(set.body, set.body_offset);
                             for record in records.map_while(Result::ok) {
                                 let place = place(&parts, template.flow_hash(record));
-                                parts[place].push(|builder| builder.push_record(id, record, true));
+                                parts[place].push(|builder| {
+                                    builder.push_record(
+                                        id,
+                                        record,
+                                        true,
+                                        template.shortest_record(),
+                                    )
+                                });
                             }
                         }
                         None => {
@@ -433,7 +440,7 @@ impl Core {
 
     /// Takes note that a message of a split stream goes to a collector; its sequence number there.
     pub(super) fn deliver(
-        &mut self,
+        &self,
         to: BackEndId,
         stream: &mut Stream,
         message: &Message<'_>,

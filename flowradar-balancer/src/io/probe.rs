@@ -85,12 +85,10 @@ async fn get(url: &str, load_field: Option<&str>) -> Option<ProbeResult> {
         })
     };
     tokio::pin!(answer, connection);
-    loop {
-        tokio::select! {
-            biased;
-            result = &mut answer => return result,
-            // Once the connection has ended, the answer is there or never comes.
-            _ = &mut connection => return answer.await,
-        }
+    tokio::select! {
+        biased;
+        result = &mut answer => result,
+        // Once the connection has ended, the answer is there or never comes.
+        _ = &mut connection => answer.await,
     }
 }

@@ -856,15 +856,22 @@ impl Balancer {
     }
 
     fn find(&self, id: BackEndId) -> Option<&BackEnd> {
-        self.back_ends
-            .iter()
-            .find(|back_end| back_end.settings.id == id)
+        self.position(id).map(|index| &self.back_ends[index])
     }
 
     fn find_mut(&mut self, id: BackEndId) -> Option<&mut BackEnd> {
-        self.back_ends
-            .iter_mut()
-            .find(|back_end| back_end.settings.id == id)
+        self.position(id).map(|index| &mut self.back_ends[index])
+    }
+
+    /// Ids that count from 0 are found at once.
+    #[inline]
+    fn position(&self, id: BackEndId) -> Option<usize> {
+        let is_it = |back_end: &BackEnd| back_end.settings.id == id;
+        let guess = usize::from(id.0);
+        if self.back_ends.get(guess).is_some_and(is_it) {
+            return Some(guess);
+        }
+        self.back_ends.iter().position(is_it)
     }
 }
 

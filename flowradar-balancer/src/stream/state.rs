@@ -81,9 +81,12 @@ pub enum Learned {
 #[derive(Debug, Default)]
 pub struct StateCache {
     templates: HashMap<u16, Versioned<Template>>,
-    options: HashMap<(u16, Box<[u8]>), Versioned<Box<[u8]>>>,
+    options: HashMap<OptionsKey, Versioned<Box<[u8]>>>,
     version: u64,
 }
+
+/// Template and what identifies the record among those of the template.
+type OptionsKey = (u16, Box<[u8]>);
 
 #[derive(Debug)]
 struct Versioned<T> {
@@ -274,22 +277,23 @@ impl StateCache {
             } else {
                 template_set
             };
-            (set, &*entry.value.raw, false)
+            (set, &*entry.value.raw, false, 4)
         });
-        let options = options
-            .into_iter()
-            .map(|((id, _), entry)| (*id, &*entry.value, counts_options));
+        let options = options.into_iter().map(|((id, _), entry)| {
+            let shortest = self.template(*id).map_or(1, Template::shortest_record);
+            (*id, &*entry.value, counts_options, shortest)
+        });
 
         let mut messages = Vec::new();
         let mut builder = MessageBuilder::default();
         builder.begin(like, header);
-        for (set, record, is_data) in templates.chain(options) {
+        for (set, record, is_data, shortest) in templates.chain(options) {
             let would_be = builder.len() + record.len() + crate::wire::sets::SET_HEADER_LEN;
             if !builder.is_empty() && would_be > message_bytes {
                 messages.push(finished(&mut builder));
                 builder.begin(like, header);
             }
-            builder.push_record(set, record, is_data);
+            builder.push_record(set, record, is_data, shortest);
         }
         if !builder.is_empty() {
             messages.push(finished(&mut builder));

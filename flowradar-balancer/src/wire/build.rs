@@ -1,6 +1,5 @@
 //! Messages made of parts of others.
 
-use super::sets::SET_HEADER_LEN;
 use super::{Header, Protocol};
 
 /// Builds a message behind the header of another, so that export time, uptime, domain and sampling
@@ -10,13 +9,18 @@ pub struct MessageBuilder {
     bytes: Vec<u8>,
     protocol: Option<Protocol>,
     sequence_offset: usize,
-    /// Where the open set begins, and its id.
-    open_set: Option<(usize, u16)>,
+    /// Where the open set begins, its id, and the shortest record that it could hold.
+    open_set: Option<(usize, u16, usize)>,
     /// Records of all kinds, or samples.
     count: u32,
+    /// Padding that may still be added: a message made of parts of another must not outgrow UDP.
+    padding_left: usize,
     /// What the sequence number of the next message counts on by.
     units: u32,
 }
+
+/// Messages are not padded beyond this.
+const LONGEST_PADDED: usize = 65_000;
 
 impl MessageBuilder {
     /// Begins a message like the one that this header was read from.
@@ -27,6 +31,7 @@ impl MessageBuilder {
         self.protocol = Some(header.protocol);
         self.sequence_offset = header.sequence_offset;
         self.open_set = None;
+        self.padding_left = LONGEST_PADDED.saturating_sub(like.len());
         self.count = 0;
         self.units = 0;
     }
@@ -58,10 +63,11 @@ impl MessageBuilder {
     }
 
     /// Appends a record of a template or data set with this id; opens and closes sets as needed.
-    pub fn push_record(&mut self, set_id: u16, record: &[u8], is_data: bool) {
-        if self.open_set.is_none_or(|(_, id)| id != set_id) {
+    /// `shortest` is the least length that records of this set can have.
+    pub fn push_record(&mut self, set_id: u16, record: &[u8], is_data: bool, shortest: usize) {
+        if self.open_set.is_none_or(|(_, id, _)| id != set_id) {
             self.close_set();
-            self.open_set = Some((self.bytes.len(), set_id));
+            self.open_set = Some((self.bytes.len(), set_id, shortest));
             self.bytes.extend_from_slice(&set_id.to_be_bytes());
             self.bytes.extend_from_slice(&[0, 0]);
         }
@@ -97,16 +103,21 @@ impl MessageBuilder {
         &self.bytes
     }
 
-    /// Writes the length of the open set. Without padding: RFC 7011 leaves it to the exporter, and
-    /// zeros can be mistaken for short records.
+    /// Pads the open set to a multiple of four, unless padding could be taken for a record, and
+    /// writes its length. RFC 3954 asks for it, and nfcapd loses records without.
     fn close_set(&mut self) {
-        let Some((start, _)) = self.open_set.take() else {
+        let Some((start, _, shortest)) = self.open_set.take() else {
             return;
         };
-        let length = self.bytes.len() - start;
-        debug_assert!(length >= SET_HEADER_LEN, "a set has a header");
+        let unpadded = self.bytes.len() - start;
+        let padding = unpadded.next_multiple_of(4) - unpadded;
+        if padding < shortest && padding <= self.padding_left {
+            self.padding_left -= padding;
+            self.bytes.resize(self.bytes.len() + padding, 0);
+        }
         // A message is made of parts of one datagram, whose length fits 16 bits.
-        self.patch(start + 2, &(length as u16).to_be_bytes());
+        let length = (self.bytes.len() - start) as u16;
+        self.patch(start + 2, &length.to_be_bytes());
     }
 
     fn patch(&mut self, offset: usize, value: &[u8]) {

@@ -6,7 +6,7 @@ pub(crate) fn array<const N: usize>(bytes: &[u8], offset: usize) -> Result<[u8; 
     let field = bytes.get(offset..).and_then(|rest| rest.first_chunk::<N>());
     field
         .copied()
-        .ok_or(WireError::new(offset, WireReason::Truncated))
+        .ok_or_else(|| WireError::new(offset, WireReason::Truncated))
 }
 
 pub(crate) fn u16_at(bytes: &[u8], offset: usize) -> Result<u16, WireError> {

@@ -58,7 +58,7 @@ impl<'a> Sets<'a> {
             return Err(WireError::new(offset + 2, WireReason::SetLength));
         }
         let raw = self.message.get(offset..offset + length);
-        let raw = raw.ok_or(WireError::new(offset + 2, WireReason::SetBeyondMessage))?;
+        let raw = raw.ok_or_else(|| WireError::new(offset + 2, WireReason::SetBeyondMessage))?;
         let kind = match (self.protocol, id) {
             (Protocol::NetflowV9, 0) | (Protocol::Ipfix, 2) => SetKind::Templates,
             (Protocol::NetflowV9, 1) | (Protocol::Ipfix, 3) => SetKind::OptionsTemplates,

@@ -44,7 +44,8 @@ impl<'a> Samples<'a> {
         let tag = u32_at(self.datagram, offset)?;
         let length = u32_at(self.datagram, offset + 4)? as usize;
         let raw = (self.datagram.get(offset..)).and_then(|rest| rest.get(..length.checked_add(8)?));
-        let raw = raw.ok_or(WireError::new(offset + 4, WireReason::SampleBeyondDatagram))?;
+        let raw =
+            raw.ok_or_else(|| WireError::new(offset + 4, WireReason::SampleBeyondDatagram))?;
         self.offset += raw.len();
         Ok(Sample {
             tag,

@@ -143,7 +143,7 @@ impl<'a> TemplateRecords<'a> {
             (true, _) => {
                 // NetFlow v9 gives bytes of specifiers, of four bytes each.
                 let options_length = self.field(start + 4)?;
-                if second % 4 != 0 || options_length % 4 != 0 {
+                if !second.is_multiple_of(4) || !options_length.is_multiple_of(4) {
                     return Err(self.error(start + 2, WireReason::Scope));
                 }
                 let fields = second / 4 + options_length / 4;
@@ -304,6 +304,14 @@ impl Template {
             }
         }
         (count, None)
+    }
+
+    /// The least length that a record can have.
+    pub fn shortest_record(&self) -> usize {
+        match self.layout {
+            RecordLayout::Fixed { length } => length,
+            RecordLayout::Variable { minimum } => minimum,
+        }
     }
 
     /// The flow that a record is about, direction-independent; none if it names no addresses.
