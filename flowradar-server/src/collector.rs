@@ -264,7 +264,7 @@ impl Collector {
             feedback,
             shared: shared.clone(),
             config: reloads.clone(),
-            stopped: stopped.clone(),
+            stopped,
         };
         let store = on_own_thread("store", storing.run())?;
         let mut stages = vec![];

@@ -319,7 +319,9 @@ impl Config {
                 "tokens would go over the network in clear text: add [ingest.tls], or listen on a loopback address",
             );
         }
-        if self.journal.segment_bytes < 1 << 16 || self.journal.bytes_max < 4 * self.journal.segment_bytes {
+        if self.journal.segment_bytes < 1 << 16
+            || self.journal.bytes_max < 4 * self.journal.segment_bytes
+        {
             return wrong(
                 "journal",
                 "segment_bytes must be 65536 or more, and bytes_max at least four times as much",
@@ -334,7 +336,10 @@ impl Config {
             );
         }
         if ingest.window == 0 || ingest.switches_max == 0 || ingest.connections_max == 0 {
-            return wrong("ingest", "window, switches_max and connections_max must not be 0");
+            return wrong(
+                "ingest",
+                "window, switches_max and connections_max must not be 0",
+            );
         }
         if self.epochs.groups_max == 0 || self.store.flush_rows == 0 {
             return wrong("epochs.groups_max, store.flush_rows", "must not be 0");
@@ -572,7 +577,12 @@ mod tests {
     #[test]
     fn typing_errors_are_errors_and_secrets_are_not_quoted() {
         let error = Config::parse("[ingest]\nlisten_on = \"[::]:1\"\n").expect_err("a wrong name");
-        assert!(error.to_string().starts_with("line 2: unknown field `listen_on`"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("line 2: unknown field `listen_on`"),
+            "{error}"
+        );
         let text = "[[ingest.switches]]\nname = \"leaf-1\"\ntoken = \"hunter2\"\ntoken = 3\n";
         let error = Config::parse(text).expect_err("a token twice");
         assert!(!error.to_string().contains("hunter2"), "{error}");

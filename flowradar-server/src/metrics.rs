@@ -90,7 +90,11 @@ impl Default for Metrics {
             registry: Registry::default(),
         };
         let r = &mut registry;
-        r.register("flowsets", "Flowsets made durable", metrics.flowsets.clone());
+        r.register(
+            "flowsets",
+            "Flowsets made durable",
+            metrics.flowsets.clone(),
+        );
         r.register_with_unit(
             "flowset",
             "Bytes of flowsets made durable",
@@ -159,9 +163,21 @@ impl Default for Metrics {
             "Messages between stages",
             metrics.queues.clone(),
         );
-        r.register("journal", "Bytes, segments, appends, refusals, syncs", metrics.journal.clone());
-        r.register("store", "Files, bytes and rows stored", metrics.store.clone());
-        r.register("rows_stored", "Flow records stored", metrics.rows_stored.clone());
+        r.register(
+            "journal",
+            "Bytes, segments, appends, refusals, syncs",
+            metrics.journal.clone(),
+        );
+        r.register(
+            "store",
+            "Files, bytes and rows stored",
+            metrics.store.clone(),
+        );
+        r.register(
+            "rows_stored",
+            "Flow records stored",
+            metrics.rows_stored.clone(),
+        );
         r.register(
             "store_failures",
             "How often storing failed and was tried again",
@@ -172,9 +188,21 @@ impl Default for Metrics {
             "NetFlow, NetStream, IPFIX and sFlow: datagrams, records and what was wrong with them",
             metrics.classic.clone(),
         );
-        r.register("events", "Changes of events, by kind", metrics.events.clone());
-        r.register("webhook", "Webhook calls by result", metrics.webhook.clone());
-        r.register("exported", "IPFIX records and messages sent", metrics.exported.clone());
+        r.register(
+            "events",
+            "Changes of events, by kind",
+            metrics.events.clone(),
+        );
+        r.register(
+            "webhook",
+            "Webhook calls by result",
+            metrics.webhook.clone(),
+        );
+        r.register(
+            "exported",
+            "IPFIX records and messages sent",
+            metrics.exported.clone(),
+        );
         r.register(
             "analyses",
             "Epochs analysed, and skipped since they came out of order",

@@ -154,7 +154,10 @@ impl Notices {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        let message = format!("epoch {epoch}: no report in time from {}{more}", named.join(", "));
+        let message = format!(
+            "epoch {epoch}: no report in time from {}{more}",
+            named.join(", ")
+        );
         self.simple(Severity::Warning, "missing", message, None, Some(epoch));
     }
 

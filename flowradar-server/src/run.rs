@@ -142,9 +142,10 @@ pub(crate) async fn decode(
         async move {
             while let Some(decoded) = in_order.recv().await {
                 let Ok(decoded) = decoded.await else {
-                    shared
-                        .notices
-                        .warn("decode_failed", "an epoch's decode failed: this is a fault of the program");
+                    shared.notices.warn(
+                        "decode_failed",
+                        "an epoch's decode failed: this is a fault of the program",
+                    );
                     continue;
                 };
                 let group = decoded.group;
@@ -304,9 +305,10 @@ impl Storing {
 
     fn failed(&self, what: &str, error: &StoreError) {
         self.shared.metrics.store_failed();
-        self.shared
-            .notices
-            .warn("store_failed", format!("{what}: {error}; it is tried again"));
+        self.shared.notices.warn(
+            "store_failed",
+            format!("{what}: {error}; it is tried again"),
+        );
     }
 }
 
@@ -356,12 +358,7 @@ pub(crate) async fn analyse(
 }
 
 /// Takes flowsets from the drop folder as they come.
-pub(crate) async fn watch_folder(
-    folder: DropFolder,
-    poll: Duration,
-    state: State,
-    ingest: Ingest,
-) {
+pub(crate) async fn watch_folder(folder: DropFolder, poll: Duration, state: State, ingest: Ingest) {
     let mut failing = HashSet::new();
     loop {
         let listed = {

@@ -47,9 +47,10 @@ pub(crate) async fn run(config: watch::Receiver<Arc<Config>>, shared: Shared) {
             Ok(()) => shared.metrics.webhook("posted"),
             Err(error) => {
                 shared.metrics.webhook("failed");
-                shared
-                    .notices
-                    .warn("webhook_failed", format!("event {} was not posted: {error}", notice.id));
+                shared.notices.warn(
+                    "webhook_failed",
+                    format!("event {} was not posted: {error}", notice.id),
+                );
             }
         }
     }

@@ -64,7 +64,9 @@ fn by_tshark(path: &Path, ports: &[u16], protocol: &str, fields: &[&str]) -> Vec
     let mut command = Command::new("tshark");
     command.arg("-n").arg("-r").arg(path);
     for port in ports {
-        command.arg("-d").arg(format!("udp.port=={port},{protocol}"));
+        command
+            .arg("-d")
+            .arg(format!("udp.port=={port},{protocol}"));
     }
     command.args(["-T", "fields", "-E", "separator=,", "-E", "aggregator=,"]);
     for field in fields {
@@ -72,13 +74,18 @@ fn by_tshark(path: &Path, ports: &[u16], protocol: &str, fields: &[&str]) -> Vec
     }
     let output = command.output().expect("it is installed");
     let text = String::from_utf8_lossy(&output.stdout);
-    let addresses = text.split([',', '\n', '\t']).filter(|address| !address.is_empty());
+    let addresses = text
+        .split([',', '\n', '\t'])
+        .filter(|address| !address.is_empty());
     let mut addresses: Vec<String> = addresses.map(str::to_owned).collect();
     addresses.sort_unstable();
     addresses
 }
 
-fn records(datagrams: &[(SocketAddr, u16, Vec<u8>)], sflow: bool) -> (Vec<ClassicRecord>, u64, u64) {
+fn records(
+    datagrams: &[(SocketAddr, u16, Vec<u8>)],
+    sflow: bool,
+) -> (Vec<ClassicRecord>, u64, u64) {
     let mut netflow = NetflowDecoder::default();
     let (mut records, mut without_template, mut malformed) = (vec![], 0, 0);
     for (from, _, datagram) in datagrams {
@@ -113,7 +120,11 @@ fn real_exports_are_read_as_tshark_reads_them() {
         .collect();
     paths.sort();
     for path in paths {
-        let name = path.file_name().and_then(|name| name.to_str()).expect("a name").to_owned();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .expect("a name")
+            .to_owned();
         let datagrams = datagrams(&path);
         let sflow = name.starts_with("sflow");
         let (records, without_template, malformed) = records(&datagrams, sflow);
@@ -121,11 +132,26 @@ fn real_exports_are_read_as_tshark_reads_them() {
         ports.sort_unstable();
         ports.dedup();
         let expected = if sflow {
-            by_tshark(&path, &ports, "sflow", &["sflow.flow_sample.sequence_number"]).len()
+            by_tshark(
+                &path,
+                &ports,
+                "sflow",
+                &["sflow.flow_sample.sequence_number"],
+            )
+            .len()
         } else {
-            by_tshark(&path, &ports, "cflow", &["cflow.srcaddr", "cflow.srcaddrv6"]).len()
+            by_tshark(
+                &path,
+                &ports,
+                "cflow",
+                &["cflow.srcaddr", "cflow.srcaddrv6"],
+            )
+            .len()
         };
-        let sampled = records.iter().filter(|record| record.sampling_rate.is_some()).count();
+        let sampled = records
+            .iter()
+            .filter(|record| record.sampling_rate.is_some())
+            .count();
         table.push(format!(
             "| {name} | {} | {} | {expected} | {without_template} | {malformed} | {sampled} |",
             datagrams.len(),

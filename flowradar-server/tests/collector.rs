@@ -36,7 +36,9 @@ async fn every_flow_of_a_network_is_stored_and_served() {
     let network = Network::new(100, 5);
     let folder = TempDir::new().expect("a folder");
     let spools = TempDir::new().expect("a folder");
-    let collector = Collector::start(config(folder.path())).await.expect("a collector");
+    let collector = Collector::start(config(folder.path()))
+        .await
+        .expect("a collector");
     let agents = Agents::start(spools.path(), &network.switches, &url(&collector));
     let late = network.switches[3].clone();
     for flowsets in &network.epochs {
@@ -61,7 +63,10 @@ async fn every_flow_of_a_network_is_stored_and_served() {
 
     // Its reports come late, and complete the epochs.
     for flowsets in &network.epochs {
-        let (switch, flowset) = flowsets.iter().find(|(switch, _)| *switch == late).expect("it reports");
+        let (switch, flowset) = flowsets
+            .iter()
+            .find(|(switch, _)| *switch == late)
+            .expect("it reports");
         agents.put(switch, flowset);
     }
     eventually("late reports complete what is stored", || {
@@ -70,7 +75,10 @@ async fn every_flow_of_a_network_is_stored_and_served() {
     .await;
     let api = collector.api_address();
     let epochs = fetch(api, "/api/v1/epochs?epoch=2");
-    assert_eq!((&epochs[0]["complete"], &epochs[0]["missing"]), (&true.into(), &serde_json::json!([])));
+    assert_eq!(
+        (&epochs[0]["complete"], &epochs[0]["missing"]),
+        (&true.into(), &serde_json::json!([]))
+    );
     assert!(epochs[0]["revision"].as_u64() > Some(0));
     assert_eq!(epochs[0]["time_ns"], BEGIN_NS + 2 * EPOCH_NS);
 
@@ -103,7 +111,9 @@ fn api_answers(api: std::net::SocketAddr, network: &Network) {
     let expected: Vec<(&str, u64)> = network
         .truth
         .iter()
-        .filter(|((e, _, s, d, sp, dp), _)| (e, s, d, sp, dp) == (epoch, src, dst, src_port, dst_port))
+        .filter(|((e, _, s, d, sp, dp), _)| {
+            (e, s, d, sp, dp) == (epoch, src, dst, src_port, dst_port)
+        })
         .map(|((_, switch, ..), (_, packets))| (switch.as_str(), *packets))
         .collect();
     assert!(expected.iter().any(|(name, _)| name == switch));
@@ -112,7 +122,10 @@ fn api_answers(api: std::net::SocketAddr, network: &Network) {
     let series = fetch(api, "/api/v1/flows/series?step=10ms&group_by=switch");
     assert_eq!(series["rows"].as_array().map(Vec::len), Some(5 * 20));
     let some = fetch(api, &format!("/api/v1/flows?switch={switch}&limit=3"));
-    assert_eq!((some["rows"].as_array().map(Vec::len), &some["complete"]), (Some(3), &false.into()));
+    assert_eq!(
+        (some["rows"].as_array().map(Vec::len), &some["complete"]),
+        (Some(3), &false.into())
+    );
     let status = fetch(api, "/api/v1/status");
     assert_eq!(status["switches"], 20);
     assert_eq!(fetch(api, "/api/v1/switches")[0]["connected"], true);
@@ -127,9 +140,14 @@ fn api_answers(api: std::net::SocketAddr, network: &Network) {
         "/api/v1/epochs?colour=red",
     ] {
         let refused = ureq::get(format!("http://{api}{bad}")).call();
-        assert!(matches!(refused, Err(ureq::Error::StatusCode(400))), "{bad}: {refused:?}");
+        assert!(
+            matches!(refused, Err(ureq::Error::StatusCode(400))),
+            "{bad}: {refused:?}"
+        );
     }
-    let metrics = ureq::get(format!("http://{api}/metrics")).call().expect("metrics");
+    let metrics = ureq::get(format!("http://{api}/metrics"))
+        .call()
+        .expect("metrics");
     let metrics = metrics.into_body().read_to_string().expect("text");
     for line in ["flowradar_rows_stored_total", "outcome=\"late\"", "# EOF"] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
@@ -141,13 +159,18 @@ async fn what_is_no_report_of_the_switch_is_rejected_and_told() {
     let network = Network::new(20, 1);
     let folder = TempDir::new().expect("a folder");
     let spools = TempDir::new().expect("a folder");
-    let collector = Collector::start(config(folder.path())).await.expect("a collector");
+    let collector = Collector::start(config(folder.path()))
+        .await
+        .expect("a collector");
     let live = format!("http://{}/api/v1/events/live", collector.api_address());
     let (told, events) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let answer = ureq::get(live).call().expect("a stream");
-        for line in BufReader::new(answer.into_body().into_reader()).lines().map_while(Result::ok) {
-            if let Some(event) = line.strip_prefix("event: ").or(line.strip_prefix("event:")) {
+        for line in BufReader::new(answer.into_body().into_reader())
+            .lines()
+            .map_while(Result::ok)
+        {
+            if let Some(event) = line.strip_prefix("event:") {
                 _ = told.send(event.trim().to_owned());
             }
         }
@@ -159,24 +182,43 @@ async fn what_is_no_report_of_the_switch_is_rejected_and_told() {
     for bytes in [&other.1, &damaged, &switch.1] {
         spool.put(bytes).expect("space");
     }
-    let channel = Endpoint::from_shared(url(&collector)).expect("an address").connect_lazy();
+    let channel = Endpoint::from_shared(url(&collector))
+        .expect("an address")
+        .connect_lazy();
     let (task, mut progress) = agent(channel, &switch.0, None, spool.clone());
     let mut rejected = vec![];
     while spool.holds().0 > 0 || rejected.len() < 2 {
         match progress.recv().await {
-            Some(Ok(AgentProgress::Rejected { sequence, reason })) => rejected.push((sequence, reason)),
+            Some(Ok(AgentProgress::Rejected { sequence, reason })) => {
+                rejected.push((sequence, reason))
+            }
             Some(Ok(_)) => {}
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(rejected.iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>(), [1, 2]);
-    assert!(rejected[0].1.contains(other.0.as_str()), "{}", rejected[0].1);
+    assert_eq!(
+        rejected
+            .iter()
+            .map(|(sequence, _)| *sequence)
+            .collect::<Vec<_>>(),
+        [1, 2]
+    );
+    assert!(
+        rejected[0].1.contains(other.0.as_str()),
+        "{}",
+        rejected[0].1
+    );
     let reader = collector.reader();
     let truth = network.truth_of(|_, name| name == switch.0.as_str());
-    eventually("the good one is stored", || compare(&stored(&reader), &truth)).await;
+    eventually("the good one is stored", || {
+        compare(&stored(&reader), &truth)
+    })
+    .await;
     let mut kinds = vec![];
     while kinds.len() < 2 {
-        let event = events.recv_timeout(Duration::from_secs(60)).expect("an event");
+        let event = events
+            .recv_timeout(Duration::from_secs(60))
+            .expect("an event");
         if ["foreign", "corrupt"].contains(&event.as_str()) {
             kinds.push(event);
         }
@@ -208,23 +250,37 @@ async fn files_dropped_are_taken_once() {
     }
     std::fs::write(drop.join("noise.flowset"), b"no flowset").expect("space");
     let reader = collector.reader();
-    eventually("all are stored", || compare(&stored(&reader), &network.truth)).await;
-    let count = |part: &str| std::fs::read_dir(drop.join(part)).expect("a folder").count();
+    eventually("all are stored", || {
+        compare(&stored(&reader), &network.truth)
+    })
+    .await;
+    let count = |part: &str| {
+        std::fs::read_dir(drop.join(part))
+            .expect("a folder")
+            .count()
+    };
     eventually("files are put away", || {
         let put_away = (count("taken"), count("rejected"));
-        (put_away == (files, 1)).then_some(()).ok_or(format!("{put_away:?}"))
+        (put_away == (files, 1))
+            .then_some(())
+            .ok_or_else(|| format!("{put_away:?}"))
     })
     .await;
     collector.stop().await;
 
     // A process that died after it took files, and before it moved them.
-    for entry in std::fs::read_dir(drop.join("taken")).expect("a folder").take(10) {
+    for entry in std::fs::read_dir(drop.join("taken"))
+        .expect("a folder")
+        .take(10)
+    {
         let path = entry.expect("a file").path();
         std::fs::rename(&path, drop.join(path.file_name().expect("a name"))).expect("a name");
     }
     let collector = Collector::start(config).await.expect("a collector");
     eventually("they are put away again", || {
-        (count("taken") == files).then_some(()).ok_or("not yet".into())
+        (count("taken") == files)
+            .then_some(())
+            .ok_or_else(|| "not yet".into())
     })
     .await;
     assert!(!collector.metrics().contains("outcome=\"duplicate\""));
@@ -251,7 +307,9 @@ async fn tokens_speak_for_one_switch_and_may_change() {
         ..config.api
     };
     let collector = Collector::start(config.clone()).await.expect("a collector");
-    let channel = Endpoint::from_shared(url(&collector)).expect("an address").connect_lazy();
+    let channel = Endpoint::from_shared(url(&collector))
+        .expect("an address")
+        .connect_lazy();
     let spool = |name: &str| {
         let spool = Spool::open(spools.path().join(name), SpoolOptions::default(), None);
         spool.expect("a spool")
@@ -266,7 +324,11 @@ async fn tokens_speak_for_one_switch_and_may_change() {
     .enumerate()
     {
         let (_, mut progress) = agent(channel.clone(), switch, token, spool(&number.to_string()));
-        let refused = progress.recv().await.expect("an outcome").expect_err("refused");
+        let refused = progress
+            .recv()
+            .await
+            .expect("an outcome")
+            .expect_err("refused");
         assert!(refused.contains("PermissionDenied"), "{refused}");
     }
     let good = spool("good");
@@ -279,18 +341,26 @@ async fn tokens_speak_for_one_switch_and_may_change() {
     config.ingest.switches[0].token = Some(Secret::new("new"));
     config.store.flush_ms = 60;
     config.classic.netflow = Some(([127, 0, 0, 1], 0).into());
-    assert_eq!(collector.reload(config).expect("a good configuration"), ["classic"]);
+    assert_eq!(
+        collector.reload(config).expect("a good configuration"),
+        ["classic"]
+    );
     let next = spool("next");
     eventually("the new token is asked for", || {
         let metrics = collector.metrics();
-        metrics.contains("# EOF").then_some(()).ok_or("no metrics".into())
+        metrics
+            .contains("# EOF")
+            .then_some(())
+            .ok_or_else(|| "no metrics".into())
     })
     .await;
     let (_task, mut progress) = agent(channel, &mine.0, Some("new"), next.clone());
     let mut told = progress.recv().await.expect("an outcome");
     // The change may take a moment.
     while told.is_err() {
-        let again = Endpoint::from_shared(url(&collector)).expect("an address").connect_lazy();
+        let again = Endpoint::from_shared(url(&collector))
+            .expect("an address")
+            .connect_lazy();
         let (_task, mut retry) = agent(again, &mine.0, Some("new"), next.clone());
         told = retry.recv().await.expect("an outcome");
     }
@@ -384,7 +454,11 @@ async fn certificates_speak_for_the_switch_of_their_name() {
     good.emptied().await;
     // Its certificate is not another switch's, even though ingest is open.
     let (_task, mut progress) = agent(channel(signed), &other.0, None, spool("foreign"));
-    let refused = progress.recv().await.expect("an outcome").expect_err("refused");
+    let refused = progress
+        .recv()
+        .await
+        .expect("an outcome")
+        .expect_err("refused");
     assert!(refused.contains("PermissionDenied"), "{refused}");
     // Without a certificate, or with one that somebody else signed, there is no connection at all.
     let stranger = Authority::new().sign(mine.0.as_str());
@@ -400,8 +474,14 @@ async fn certificates_speak_for_the_switch_of_their_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ipfix_comes_out_as_nfdump_reads_it() {
-    if std::process::Command::new("nfcapd").arg("-V").output().is_err() {
-        skipped("nfcapd is not installed (Debian package nfdump): IPFIX export is not tried with it");
+    if std::process::Command::new("nfcapd")
+        .arg("-V")
+        .output()
+        .is_err()
+    {
+        skipped(
+            "nfcapd is not installed (Debian package nfdump): IPFIX export is not tried with it",
+        );
         return;
     }
     let network = Network::new(30, 2);
@@ -413,7 +493,15 @@ async fn ipfix_comes_out_as_nfdump_reads_it() {
         .expect("a free port")
         .port();
     let mut nfcapd = std::process::Command::new("nfcapd")
-        .args(["-b", "127.0.0.1", "-t", "3600", "-p", &port.to_string(), "-w"])
+        .args([
+            "-b",
+            "127.0.0.1",
+            "-t",
+            "3600",
+            "-p",
+            &port.to_string(),
+            "-w",
+        ])
         .arg(captured.path())
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
@@ -432,14 +520,23 @@ async fn ipfix_comes_out_as_nfdump_reads_it() {
         // One epoch after the other, so that none is decoded before all have reported.
         agents.emptied().await;
     }
-    let exported = format!("flowradar_exported_total{{kind=\"records\"}} {}", network.truth.len());
+    let exported = format!(
+        "flowradar_exported_total{{kind=\"records\"}} {}",
+        network.truth.len()
+    );
     eventually("all records are exported", || {
-        collector.metrics().contains(&exported).then_some(()).ok_or_else(|| exported.clone())
+        collector
+            .metrics()
+            .contains(&exported)
+            .then_some(())
+            .ok_or_else(|| exported.clone())
     })
     .await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     // It writes its file when it is told to end.
-    let ended = std::process::Command::new("kill").arg(nfcapd.id().to_string()).status();
+    let ended = std::process::Command::new("kill")
+        .arg(nfcapd.id().to_string())
+        .status();
     assert!(ended.is_ok_and(|status| status.success()));
     nfcapd.wait().expect("it ends");
     let read = std::process::Command::new("nfdump")
@@ -461,8 +558,16 @@ async fn ipfix_comes_out_as_nfdump_reads_it() {
         })
         .collect();
     expected.sort_unstable();
-    assert_eq!(found.len(), expected.len(), "{}", String::from_utf8_lossy(&read.stderr));
-    let differs = found.iter().zip(&expected).find(|(found, expected)| found != expected);
+    assert_eq!(
+        found.len(),
+        expected.len(),
+        "{}",
+        String::from_utf8_lossy(&read.stderr)
+    );
+    let differs = found
+        .iter()
+        .zip(&expected)
+        .find(|(found, expected)| found != expected);
     assert_eq!(differs, None);
     agents.stop();
     collector.stop().await;

@@ -26,7 +26,9 @@ const PORT: &str = "FLOWRADAR_CRASH_PORT";
 
 fn kills(default: u32) -> u32 {
     let kills = std::env::var("FLOWRADAR_KILLS").ok();
-    kills.and_then(|kills| kills.parse().ok()).unwrap_or(default)
+    kills
+        .and_then(|kills| kills.parse().ok())
+        .unwrap_or(default)
 }
 
 /// Random enough to kill by: a linear congruential generator.
@@ -46,7 +48,13 @@ impl Dice {
 fn child(test: &str, folder: &Path, port: u16) -> (Child, BufReader<ChildStdout>) {
     let this = std::env::current_exe().expect("a test is a program");
     let mut child = Command::new(this)
-        .args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"])
+        .args([
+            "--exact",
+            test,
+            "--ignored",
+            "--nocapture",
+            "--test-threads=1",
+        ])
         .env(FOLDER, folder)
         .env(PORT, port.to_string())
         .stdout(Stdio::piped())
@@ -127,11 +135,15 @@ fn journal_survives_kills() {
         let patience = Duration::from_micros(dice.roll(20_000));
         let killer = std::thread::spawn(move || {
             std::thread::sleep(patience);
-            let killed = Command::new("kill").args(["-9", &process.to_string()]).status();
+            let killed = Command::new("kill")
+                .args(["-9", &process.to_string()])
+                .status();
             assert!(killed.expect("kill is there").success());
         });
         for line in first.into_iter().chain(lines) {
-            let number = line.rsplit_once("confirmed ").map(|(_, number)| number.parse());
+            let number = line
+                .rsplit_once("confirmed ")
+                .map(|(_, number)| number.parse());
             if let Some(Ok(number)) = number {
                 confirmed = number;
             }
@@ -152,7 +164,10 @@ fn journal_survives_kills() {
         assert_eq!(recovery.damaged_stretches, 0, "kill {kill}");
         torn += u64::from(recovery.torn_bytes > 0);
         let durable = state.durable_sequence(&name(), 1);
-        assert!(durable >= confirmed, "kill {kill}: {confirmed} was confirmed, {durable} is durable");
+        assert!(
+            durable >= confirmed,
+            "kill {kill}: {confirmed} was confirmed, {durable} is durable"
+        );
         // At most one batch was written and not confirmed any more.
         assert!(durable <= confirmed + 12, "kill {kill}");
         let expected: Vec<u64> = (sequences.first().copied().unwrap_or(1)..=durable).collect();
@@ -248,9 +263,15 @@ async fn collector_survives_kills() {
         };
         let store = ParquetStore::open(copy.path().join("flows"), options)
             .map_err(|error| error.to_string())?;
-        if store.reader().scan(flowradar_server::store::TimeRange::ALL, &["time"], &mut |_| {
-            std::ops::ControlFlow::Continue(())
-        }).is_ok_and(|scanned| scanned.unreadable_files > 0) {
+        if store
+            .reader()
+            .scan(
+                flowradar_server::store::TimeRange::ALL,
+                &["time"],
+                &mut |_| std::ops::ControlFlow::Continue(()),
+            )
+            .is_ok_and(|scanned| scanned.unreadable_files > 0)
+        {
             return Err("a file went while it was copied".to_owned());
         }
         compare(&stored(&store.reader()), &network.truth)

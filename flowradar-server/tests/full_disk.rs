@@ -17,7 +17,13 @@ impl SmallDisk {
     fn new(bytes: u64) -> Option<Self> {
         let folder = TempDir::new().expect("a folder");
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "flowradar-test"])
+            .args([
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={bytes}"),
+                "flowradar-test",
+            ])
             .arg(folder.path())
             .output();
         mounted
@@ -66,7 +72,8 @@ async fn a_full_disk_makes_agents_wait_and_loses_nothing() {
     eventually("the disk is full, and that is said", || {
         let notices = collector.notices().after(0);
         let said = notices.iter().any(|notice| notice.kind == "refusing");
-        said.then_some(()).ok_or_else(|| format!("{} notices", notices.len()))
+        said.then_some(())
+            .ok_or_else(|| format!("{} notices", notices.len()))
     })
     .await;
     let waiting: usize = agents.spools.values().map(|spool| spool.holds().0).sum();
@@ -78,7 +85,10 @@ async fn a_full_disk_makes_agents_wait_and_loses_nothing() {
         .await
         .expect("agents get rid of everything");
     let reader = collector.reader();
-    eventually("all is stored once", || compare(&stored(&reader), &network.truth)).await;
+    eventually("all is stored once", || {
+        compare(&stored(&reader), &network.truth)
+    })
+    .await;
     agents.stop();
     collector.stop().await;
     let again = Collector::start(config).await.expect("a collector");

@@ -219,7 +219,11 @@ async fn send_flowsets(
         for sequence in sent + 1..spooled.sequence {
             permit(window).await?;
             let reason = "its file is gone".to_owned();
-            send(messages, agent_message::Message::Skip(Skip { sequence, reason })).await?;
+            send(
+                messages,
+                agent_message::Message::Skip(Skip { sequence, reason }),
+            )
+            .await?;
         }
         permit(window).await?;
         sent = spooled.sequence;

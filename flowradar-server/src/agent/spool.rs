@@ -401,7 +401,10 @@ mod tests {
         let folder = tempfile::TempDir::new().expect("a folder");
         let spool = open(folder.path(), 10);
         spool.put(b"1234567").expect("space");
-        assert!(matches!(spool.put(b"1234"), Err(PutError::Full { bytes_max: 10 })));
+        assert!(matches!(
+            spool.put(b"1234"),
+            Err(PutError::Full { bytes_max: 10 })
+        ));
         spool.acknowledge(1).expect("a folder");
         assert_eq!(spool.put(b"1234").expect("space"), 2);
     }

@@ -203,9 +203,8 @@ mod tests {
 
     #[test]
     fn prefixes_hold_addresses() {
-        let holds = |prefix: &str, address: &str| {
-            Prefix::parse(prefix).expect("a prefix").holds(address)
-        };
+        let holds =
+            |prefix: &str, address: &str| Prefix::parse(prefix).expect("a prefix").holds(address);
         assert!(holds("10.0.0.0/8", "10.255.0.1") && !holds("10.0.0.0/8", "11.0.0.1"));
         assert!(holds("0.0.0.0/0", "1.2.3.4") && !holds("0.0.0.0/0", "::1"));
         assert!(holds("2001:db8::/32", "2001:db8::7") && !holds("2001:db8::/32", "2001:db9::7"));

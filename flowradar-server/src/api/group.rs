@@ -166,7 +166,7 @@ impl Groups {
     pub(super) fn by_time(self) -> Vec<GroupRow> {
         let names = self.names();
         let mut sums: Vec<(Key, Sums)> = self.sums.into_iter().collect();
-        sums.sort_unstable_by(|(a, _), (b, _)| (a.time_ns, a.values).cmp(&(b.time_ns, b.values)));
+        sums.sort_unstable_by_key(|(key, _)| (key.time_ns, key.values));
         let rows = sums.into_iter();
         rows.map(|(key, sums)| row(&self.columns, &names, Some(key.time_ns), &key, sums))
             .collect()
@@ -270,7 +270,11 @@ fn row(
 /// Columns from their names with commas between.
 pub(super) fn parse_columns(text: &str) -> Result<Vec<Column>, ApiError> {
     let mut columns = vec![];
-    for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+    for name in text
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+    {
         let known = Column::ALL.iter().find(|(known, _)| *known == name);
         let Some((_, column)) = known else {
             let names: Vec<&str> = Column::ALL.iter().map(|(name, _)| *name).collect();

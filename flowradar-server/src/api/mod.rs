@@ -54,8 +54,17 @@ pub(crate) struct Api {
                        RFC 3339, or relative like -15m."
     ),
     paths(
-        status, epochs, switches, analyses, flush_notice, flows::list, flows::top, flows::series,
-        hops::hops, events::list, events::live
+        status,
+        epochs,
+        switches,
+        analyses,
+        flush_notice,
+        flows::list,
+        flows::top,
+        flows::series,
+        hops::hops,
+        events::list,
+        events::live
     )
 )]
 struct Description;

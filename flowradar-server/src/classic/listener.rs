@@ -45,9 +45,7 @@ pub struct Addresses {
 pub(crate) struct Bound(Vec<(Kind, UdpSocket)>);
 
 /// Binds the sockets that the configuration names.
-pub(crate) fn bind(
-    config: &ClassicConfig,
-) -> Result<Bound, (&'static str, SocketAddr, io::Error)> {
+pub(crate) fn bind(config: &ClassicConfig) -> Result<Bound, (&'static str, SocketAddr, io::Error)> {
     let wanted = [
         ("classic.netflow", Kind::Netflow, config.netflow),
         ("classic.sflow", Kind::Sflow, config.sflow),
@@ -129,7 +127,11 @@ fn count(shared: &Shared, decoded: &Decoded) {
 }
 
 fn open(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
     let granted = socket.recv_buffer_size()?;
     if granted < RECEIVE_BUFFER_BYTES {

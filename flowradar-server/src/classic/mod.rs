@@ -15,8 +15,8 @@ use std::net::IpAddr;
 use flowradar_collector::analysis::FiveTuple;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use listener::{bind, listen};
 pub use listener::{Addresses, Kind};
+pub(crate) use listener::{bind, listen};
 pub use netflow::NetflowDecoder;
 pub use sflow::decode_sflow;
 
@@ -96,7 +96,11 @@ impl ClassicRecord {
 
     /// `sampled` if the counters are estimates, else `reported`.
     pub fn status(&self) -> &'static str {
-        if self.factor() > 1 { "sampled" } else { "reported" }
+        if self.factor() > 1 {
+            "sampled"
+        } else {
+            "reported"
+        }
     }
 
     fn factor(&self) -> u64 {

@@ -353,7 +353,9 @@ impl Fields {
                 self.icmp_type_code = short().filter(|code| *code > 0);
             }
             element::PROTOCOL_IDENTIFIER => {
-                self.protocol = short().and_then(|number| number.try_into().ok()).unwrap_or(0);
+                self.protocol = short()
+                    .and_then(|number| number.try_into().ok())
+                    .unwrap_or(0);
             }
             element::PACKET_DELTA_COUNT
             | element::POST_PACKET_DELTA_COUNT

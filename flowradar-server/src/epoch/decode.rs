@@ -134,7 +134,10 @@ impl Found<'_> {
         outcome.flows_unconfirmed += self.unconfirmed;
         // Cells without any flow to be found: the table and its totals disagree.
         if !self.all && self.not_found == 0 && self.unconfirmed == 0 && outcome.failure.is_none() {
-            let known = outcome.flows.iter().all(|flow| super::decoded::weaker_status(flow) < 2);
+            let known = outcome
+                .flows
+                .iter()
+                .all(|flow| super::decoded::weaker_status(flow) < 2);
             if known {
                 outcome.failure =
                     Some("the report's totals and its table do not agree".to_string());

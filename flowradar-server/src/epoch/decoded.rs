@@ -7,9 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::GroupId;
 
 /// How thoroughly an epoch was decoded.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Quality {
     /// All switches together, where one alone did not suffice.

@@ -144,7 +144,9 @@ struct Held {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    Gathering { deadline: Duration },
+    Gathering {
+        deadline: Duration,
+    },
     /// Complete or past its deadline, but an earlier epoch is not.
     Ready,
     Waiting,
@@ -225,7 +227,10 @@ impl Grouper {
                     self.close_if_done(now, id);
                 }
             }
-            Feedback::Stored { group: id, revision } => {
+            Feedback::Stored {
+                group: id,
+                revision,
+            } => {
                 if let Some(group) = self.groups.get_mut(&id) {
                     group.stored = group.stored.max(Some(revision));
                     self.close_if_done(now, id);
@@ -418,8 +423,7 @@ impl Grouper {
         self.switches.iter().filter_map(move |(name, switch)| {
             let has = |key: u8| group.reports.contains_key(&(name.clone(), key));
             let never = switch.last == [None, None];
-            let lacks_v4 =
-                (expected(switch.last[0]) || (switch.present && never)) && !has(4);
+            let lacks_v4 = (expected(switch.last[0]) || (switch.present && never)) && !has(4);
             let lacks_v6 = expected(switch.last[1]) && !has(6);
             (lacks_v4 || lacks_v6).then_some(name)
         })
@@ -477,11 +481,14 @@ impl Grouper {
             let Some(group) = self.groups.get_mut(&id) else {
                 continue;
             };
-            let reports = group.reports.iter().map(|((switch, key), held)| ReportPlace {
-                switch: switch.clone(),
-                key: *key,
-                position: held.position,
-            });
+            let reports = group
+                .reports
+                .iter()
+                .map(|((switch, key), held)| ReportPlace {
+                    switch: switch.clone(),
+                    key: *key,
+                    position: held.position,
+                });
             let request = DecodeRequest {
                 group: id,
                 revision: group.revision,
@@ -535,7 +542,9 @@ impl Grouper {
         }
         if group.start_ns != 0 && !group.too_late {
             let closed = (group.epoch, group.start_ns);
-            let later = self.closed.is_none_or(|(_, start_ns)| start_ns < group.start_ns);
+            let later = self
+                .closed
+                .is_none_or(|(_, start_ns)| start_ns < group.start_ns);
             if later {
                 self.closed = Some(closed);
             }

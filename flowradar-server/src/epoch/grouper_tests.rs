@@ -182,7 +182,10 @@ fn at_the_deadline_it_is_decoded_without_the_missing() {
     assert_eq!(bench.report(5_200, arrived("c", 0)), Outcome::TooLate);
     let alone = bench.finish(5_210);
     assert_eq!(switches(&alone[0]), ["c"]);
-    assert_eq!((alone[0].quality, alone[0].too_late), (Quality::Single, true));
+    assert_eq!(
+        (alone[0].quality, alone[0].too_late),
+        (Quality::Single, true)
+    );
     assert!(alone[0].missing.is_empty());
 }
 

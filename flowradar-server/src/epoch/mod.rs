@@ -25,16 +25,14 @@ mod grouper;
 use flowradar_core::flowset::SwitchName;
 use serde::{Deserialize, Serialize};
 
-pub use decoded::{DecodedEpoch, Quality, SwitchOutcome};
 pub(crate) use decoded::weaker_status;
+pub use decoded::{DecodedEpoch, Quality, SwitchOutcome};
 pub use grouper::{Action, Grouper, GrouperOptions, GrouperStatus, Overload};
 
 use crate::journal::Position;
 
 /// Number of a group of reports, as given by the grouper. Ascending.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct GroupId(pub u64);
 
 /// A report that is in the journal.

@@ -244,7 +244,12 @@ impl MessageWriter {
         put16(&mut self.record, flow.flow.dst_port);
         self.record.push(flow.flow.protocol);
         let bytes = flow.bytes.map(|bytes| bytes.value);
-        let counters = [Some(flow.packets.value), bytes, Some(start_ms), Some(end_ms)];
+        let counters = [
+            Some(flow.packets.value),
+            bytes,
+            Some(start_ms),
+            Some(end_ms),
+        ];
         for value in counters.into_iter().flatten() {
             self.record.extend_from_slice(&value.to_be_bytes());
         }
@@ -259,8 +264,7 @@ impl MessageWriter {
     fn put(&mut self, set: u16) {
         let same = self.set.is_some_and(|(id, _)| id == set);
         let needed = self.record.len() + if same { 0 } else { SET_HEADER_BYTES };
-        if !self.message.is_empty()
-            && self.message.len() + needed > self.options.message_bytes_max
+        if !self.message.is_empty() && self.message.len() + needed > self.options.message_bytes_max
         {
             self.end_message();
         }
@@ -297,7 +301,9 @@ impl MessageWriter {
         message[8..12].copy_from_slice(&self.sequence.to_be_bytes());
         message[12..16].copy_from_slice(&self.options.domain.to_be_bytes());
         // The next message's: data records sent before it (RFC 7011 section 3.1).
-        self.sequence = self.sequence.wrapping_add(std::mem::take(&mut self.records));
+        self.sequence = self
+            .sequence
+            .wrapping_add(std::mem::take(&mut self.records));
         self.messages.push(message);
     }
 
@@ -330,7 +336,10 @@ mod tests {
 
     fn flow(number: u16, v6: bool, bytes: Option<u64>) -> FlowRecord {
         let [src, dst]: [IpAddr; 2] = if v6 {
-            [[0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into(), [0x2001, 0xdb8, 0, 0, 0, 0, 0, 2].into()]
+            [
+                [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into(),
+                [0x2001, 0xdb8, 0, 0, 0, 0, 0, 2].into(),
+            ]
         } else {
             [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()]
         };
@@ -413,7 +422,11 @@ mod tests {
             messages.extend(exporter.messages(&epoch(vec![flow(9, false, None)]), 1_700_000_002));
             exporter.repeat_templates();
             messages.extend(exporter.messages(&epoch(vec![flow(9, true, None)]), 1_700_000_003));
-            assert!(messages.iter().all(|message| message.len() <= message_bytes_max));
+            assert!(
+                messages
+                    .iter()
+                    .all(|message| message.len() <= message_bytes_max)
+            );
             let (sequences, records, options) = read(&messages);
             assert_eq!(records.iter().sum::<usize>(), 1_002);
             // The name of the switch, in the beginning and with the templates again.

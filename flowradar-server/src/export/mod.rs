@@ -43,7 +43,9 @@ pub(crate) async fn run(
     while let Some(epoch) = epochs.take().await {
         // An improved epoch is not exported again: its flows would count twice.
         if epoch.revision > 0 || epoch.too_late {
-            shared.metrics.exported("records_late", epoch.flow_records() as u64);
+            shared
+                .metrics
+                .exported("records_late", epoch.flow_records() as u64);
             continue;
         }
         let now_seconds = (unix_now_ns() / 1_000_000_000) as u32;
@@ -89,7 +91,9 @@ async fn connect(config: &ExportConfig) -> Option<Transport> {
             .map(Transport::Tcp),
     };
     connected
-        .inspect_err(|error| tracing::warn!(to = %config.to, %error, "the IPFIX collector is not reached"))
+        .inspect_err(
+            |error| tracing::warn!(to = %config.to, %error, "the IPFIX collector is not reached"),
+        )
         .ok()
 }
 

@@ -97,7 +97,8 @@ impl DropFolder {
                         "taken"
                     }
                     Err(error) => {
-                        self.reject(&file, source, error.to_string(), ingest).await?;
+                        self.reject(&file, source, error.to_string(), ingest)
+                            .await?;
                         "rejected"
                     }
                 }

@@ -265,11 +265,7 @@ impl Ingest {
     }
 
     /// Registers durably; returns the number that comes next.
-    async fn register(
-        &self,
-        hold: &mut Hold,
-        registration: &Registration,
-    ) -> Result<u64, Status> {
+    async fn register(&self, hold: &mut Hold, registration: &Registration) -> Result<u64, Status> {
         let record = Record::Registered {
             switch: registration.switch.clone(),
             registration: registration.state.clone(),
@@ -332,7 +328,10 @@ impl Ingest {
                         tokio::time::sleep(pause).await;
                     }
                     let acknowledged = Acknowledged { sequence };
-                    (sequence, collector_message::Message::Acknowledged(acknowledged))
+                    (
+                        sequence,
+                        collector_message::Message::Acknowledged(acknowledged),
+                    )
                 }
                 Some(SessionOutput::Rejected { sequence, reason }) => {
                     let text = reason.to_string();
@@ -367,7 +366,10 @@ impl Ingest {
                     .await?;
                     hold.note_rejected();
                     let acknowledged = Acknowledged { sequence };
-                    (sequence, collector_message::Message::Acknowledged(acknowledged))
+                    (
+                        sequence,
+                        collector_message::Message::Acknowledged(acknowledged),
+                    )
                 }
             };
             hold.progress.sequence = sequence;

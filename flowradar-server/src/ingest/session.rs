@@ -153,7 +153,10 @@ impl Session {
     ///
     /// # Errors
     /// If it is not what the protocol has at this point.
-    pub fn receive(&mut self, message: AgentMessage) -> Result<Option<SessionOutput>, SessionError> {
+    pub fn receive(
+        &mut self,
+        message: AgentMessage,
+    ) -> Result<Option<SessionOutput>, SessionError> {
         let message = message.message.ok_or(SessionError::Empty)?;
         let Some(switch) = &self.switch else {
             let agent_message::Message::Register(register) = message else {
@@ -347,7 +350,10 @@ mod tests {
 
     fn start(sequence: u64, bytes: usize) -> AgentMessage {
         let bytes = bytes as u64;
-        message(agent_message::Message::Start(FlowsetStart { sequence, bytes }))
+        message(agent_message::Message::Start(FlowsetStart {
+            sequence,
+            bytes,
+        }))
     }
 
     fn chunk(bytes: &[u8]) -> AgentMessage {
@@ -387,11 +393,20 @@ mod tests {
     fn flowsets_come_in_chunks_and_in_order() {
         let mut session = session();
         let bytes = flowset("s");
-        assert!(session.receive(start(3, bytes.len())).expect("in order").is_none());
+        assert!(
+            session
+                .receive(start(3, bytes.len()))
+                .expect("in order")
+                .is_none()
+        );
         let (first, second) = bytes.split_at(100);
         assert!(session.receive(chunk(first)).expect("fits").is_none());
         let output = session.receive(chunk(second)).expect("fits");
-        let Some(SessionOutput::Flowset { sequence: 3, flowset }) = output else {
+        let Some(SessionOutput::Flowset {
+            sequence: 3,
+            flowset,
+        }) = output
+        else {
             panic!("{output:?}");
         };
         assert_eq!(flowset.as_bytes(), bytes);
@@ -412,9 +427,14 @@ mod tests {
         let last = damaged.len() - 20;
         damaged[last] ^= 1;
         for (sequence, bytes) in [(3, &foreign), (4, &damaged)] {
-            session.receive(start(sequence, bytes.len())).expect("in order");
+            session
+                .receive(start(sequence, bytes.len()))
+                .expect("in order");
             let reason = rejected(session.receive(chunk(bytes)).expect("fits"));
-            assert_eq!(matches!(reason, RejectReason::Foreign { .. }), sequence == 3);
+            assert_eq!(
+                matches!(reason, RejectReason::Foreign { .. }),
+                sequence == 3
+            );
         }
         assert!(matches!(
             rejected(session.receive(start(5, 0)).expect("in order")),
@@ -423,7 +443,12 @@ mod tests {
         // Too large: passes by without being kept.
         session.receive(start(6, 200_000)).expect("in order");
         session.receive(chunk(&[0; 150_000])).expect("fits");
-        assert!(session.partial.as_ref().is_some_and(|partial| partial.received.is_empty()));
+        assert!(
+            session
+                .partial
+                .as_ref()
+                .is_some_and(|partial| partial.received.is_empty())
+        );
         assert_eq!(
             rejected(session.receive(chunk(&[0; 50_000])).expect("fits")),
             RejectReason::TooLarge {
@@ -438,13 +463,28 @@ mod tests {
         let mut unregistered = Session::new(SessionLimits {
             flowset_bytes_max: 10,
         });
-        assert_eq!(unregistered.receive(start(1, 1)).err(), Some(SessionError::Register));
-        assert_eq!(session().receive(register("s")).err(), Some(SessionError::Register));
-        assert_eq!(session().receive(chunk(&[1])).err(), Some(SessionError::Chunk(1)));
+        assert_eq!(
+            unregistered.receive(start(1, 1)).err(),
+            Some(SessionError::Register)
+        );
+        assert_eq!(
+            session().receive(register("s")).err(),
+            Some(SessionError::Register)
+        );
+        assert_eq!(
+            session().receive(chunk(&[1])).err(),
+            Some(SessionError::Chunk(1))
+        );
         let mut begun = session();
         begun.receive(start(3, 2)).expect("in order");
-        assert_eq!(begun.receive(start(4, 2)).err(), Some(SessionError::Unfinished(3)));
-        assert_eq!(begun.receive(chunk(&[1, 2, 3])).err(), Some(SessionError::Chunk(3)));
+        assert_eq!(
+            begun.receive(start(4, 2)).err(),
+            Some(SessionError::Unfinished(3))
+        );
+        assert_eq!(
+            begun.receive(chunk(&[1, 2, 3])).err(),
+            Some(SessionError::Chunk(3))
+        );
         let version = Register {
             version: 2,
             switch: "s".into(),

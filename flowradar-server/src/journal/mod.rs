@@ -24,8 +24,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::oneshot;
@@ -320,8 +320,8 @@ impl Journal {
         file.read_exact(&mut bytes)?;
         let payload = frame::read_frame(&bytes, position.segment, position.offset)
             .map_err(|source| ReadRecordError::Frame { position, source })?;
-        let record = Record::read(payload)
-            .map_err(|source| ReadRecordError::Record { position, source })?;
+        let record =
+            Record::read(payload).map_err(|source| ReadRecordError::Record { position, source })?;
         Ok(take(record))
     }
 
@@ -347,7 +347,9 @@ impl InHand {
     }
 
     fn first(&self) -> Option<u64> {
-        self.segments().first_key_value().map(|(segment, _)| *segment)
+        self.segments()
+            .first_key_value()
+            .map(|(segment, _)| *segment)
     }
 
     fn segments(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {

@@ -131,7 +131,12 @@ impl<'a> Record<'a> {
                 let message = NotTakenDescription::decode(description).map_err(malformed)?;
                 Self::NotTaken {
                     switch: switch_name(&message.switch)?,
-                    source: source(message.spool, message.sequence, message.file, message.digest),
+                    source: source(
+                        message.spool,
+                        message.sequence,
+                        message.file,
+                        message.digest,
+                    ),
                     reason: message.reason,
                 }
             }
@@ -240,8 +245,7 @@ pub(super) fn malformed(error: prost::DecodeError) -> RecordError {
 }
 
 pub(super) fn switch_name(name: &str) -> Result<SwitchName, RecordError> {
-    name.parse()
-        .map_err(|_| RecordError::Field("switch name"))
+    name.parse().map_err(|_| RecordError::Field("switch name"))
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

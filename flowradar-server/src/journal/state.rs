@@ -35,9 +35,7 @@ pub struct SwitchState {
 }
 
 /// A port of a switch, and what it leads to.
-#[derive(
-    Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
-)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct Link {
     /// Number of the port.
     pub port: u32,
@@ -80,7 +78,9 @@ impl State {
             Record::Report(report) => self.take(&report.switch, &report.source),
             Record::NotTaken { switch, source, .. } => self.take(switch, source),
             Record::Closed(closed) => {
-                let later = self.closed.is_none_or(|(_, start_ns)| start_ns < closed.start_ns);
+                let later = self
+                    .closed
+                    .is_none_or(|(_, start_ns)| start_ns < closed.start_ns);
                 if closed.start_ns != 0 && later {
                     self.closed = Some((closed.epoch, closed.start_ns));
                 }

@@ -55,13 +55,14 @@ fn what_is_confirmed_is_there_again() {
     {
         let (journal, ..) = open(&folder, options);
         for sequence in 1..=100 {
-            let record = report(sequence, &vec![sequence as u8; 100]);
+            let record = report(sequence, &[sequence as u8; 100]);
             positions.push(journal.append_blocking(record).expect("space"));
         }
         let read = journal
-            .read(positions[41], |record| {
-                matches!(record, Record::Report(report) if report.flowset == [42; 100])
-            })
+            .read(
+                positions[41],
+                |record| matches!(record, Record::Report(report) if report.flowset == [42; 100]),
+            )
             .expect("it is there");
         assert!(read);
         assert!(journal.gauges().segments.load(Ordering::Relaxed) > 5);
@@ -187,7 +188,11 @@ fn a_full_journal_refuses_until_something_is_removed() {
     // Grouping has not heard of all reports: they may still be needed.
     let last = last.expect("appended");
     journal.remove_before(last.segment);
-    assert!(journal.append_blocking(report(sequence + 1, &[0; 200])).is_err());
+    assert!(
+        journal
+            .append_blocking(report(sequence + 1, &[0; 200]))
+            .is_err()
+    );
     for position in positions {
         journal.handed_over(position);
     }
@@ -242,7 +247,10 @@ fn registrations_and_files_are_remembered() {
     };
     assert_eq!(state.switches().get(&switch("leaf-1")), Some(&expected));
     assert!(state.file_taken("a.flowset", 9) && !state.file_taken("a.flowset", 8));
-    assert_eq!(Ok(Record::State(state.clone())), Record::read(&Record::State(state).write()));
+    assert_eq!(
+        Ok(Record::State(state.clone())),
+        Record::read(&Record::State(state).write())
+    );
 }
 
 proptest! {

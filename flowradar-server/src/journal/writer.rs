@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 use super::frame::{framed_bytes, write_frame};
 use super::segment::SegmentNumber;
 use super::{
-    AppendError, Gauges, InHand, JournalOptions, OpenJournalError, Position, Record, State, file_error,
-    sync_folder,
+    AppendError, Gauges, InHand, JournalOptions, OpenJournalError, Position, Record, State,
+    file_error, sync_folder,
 };
 
 /// Bytes that are written together at most, beyond a single record.
@@ -67,7 +67,9 @@ impl Writer {
         let mut sized = vec![];
         for number in segments {
             let path = number.path(&folder);
-            let length = fs::metadata(&path).map_err(file_error("read", &path))?.len();
+            let length = fs::metadata(&path)
+                .map_err(file_error("read", &path))?
+                .len();
             sized.push((number, length));
         }
         // Each run begins a segment of its own: what was written before is not touched again.

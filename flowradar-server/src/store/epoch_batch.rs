@@ -110,10 +110,18 @@ pub(super) fn batch(epoch: &DecodedEpoch, keep: impl Fn(&str) -> bool) -> Record
         dictionary(switch_keys, switch_names),
         src.column(),
         dst.column(),
-        Arc::new(UInt16Array::from_iter_values(flows().map(|record| record.flow.src_port))),
-        Arc::new(UInt16Array::from_iter_values(flows().map(|record| record.flow.dst_port))),
-        Arc::new(UInt8Array::from_iter_values(flows().map(|record| record.flow.protocol))),
-        Arc::new(UInt64Array::from_iter_values(flows().map(|record| record.packets.value))),
+        Arc::new(UInt16Array::from_iter_values(
+            flows().map(|record| record.flow.src_port),
+        )),
+        Arc::new(UInt16Array::from_iter_values(
+            flows().map(|record| record.flow.dst_port),
+        )),
+        Arc::new(UInt8Array::from_iter_values(
+            flows().map(|record| record.flow.protocol),
+        )),
+        Arc::new(UInt64Array::from_iter_values(
+            flows().map(|record| record.packets.value),
+        )),
         Arc::new(
             flows()
                 .map(|record| record.bytes.map(|bytes| bytes.value))

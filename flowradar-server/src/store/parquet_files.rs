@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampNanosecondType;
-use arrow_array::RecordBatch;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::Compression;
@@ -68,9 +68,10 @@ impl FileWriter {
             self.times = Some((first.min(min), last.max(max)));
         }
         self.rows += batch.num_rows() as u64;
-        self.writer
-            .write(batch)
-            .map_err(parquet_error("write", &unfinished(&self.folder, &self.path)))
+        self.writer.write(batch).map_err(parquet_error(
+            "write",
+            &unfinished(&self.folder, &self.path),
+        ))
     }
 
     /// Completes the file, durably; none if no rows were written.
@@ -129,15 +130,12 @@ pub(super) fn scan_open(
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(&failed)?;
     let groups = builder.metadata().row_groups().iter().enumerate();
     let wanted: Vec<usize> = groups
-        .filter(|(_, group)| {
-            group_times(group).is_none_or(|(min, max)| range.overlaps(min, max))
-        })
+        .filter(|(_, group)| group_times(group).is_none_or(|(min, max)| range.overlaps(min, max)))
         .map(|(index, _)| index)
         .collect();
     let builder = match columns {
         Some(columns) => {
-            let mask =
-                ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+            let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
             builder.with_projection(mask)
         }
         None => builder,
@@ -176,9 +174,7 @@ pub(super) fn partition(time_ns: i64) -> String {
 
 fn group_times(group: &RowGroupMetaData) -> Option<(i64, i64)> {
     match group.columns().first()?.statistics()? {
-        Statistics::Int64(statistics) => {
-            Some((*statistics.min_opt()?, *statistics.max_opt()?))
-        }
+        Statistics::Int64(statistics) => Some((*statistics.min_opt()?, *statistics.max_opt()?)),
         _ => None,
     }
 }

@@ -213,13 +213,21 @@ impl ParquetStore {
         next_file: &mut u64,
     ) -> Result<Option<Option<StoredFile>>, StoreError> {
         let (from, to) = (file.time_min_ns, file.time_max_ns);
-        if !self.replaced.keys().any(|(time, _)| (from..=to).contains(time)) {
+        if !self
+            .replaced
+            .keys()
+            .any(|(time, _)| (from..=to).contains(time))
+        {
             return Ok(None);
         }
         let path = self.folder.join(&file.path);
         let mut hit = false;
         let search = &mut |batch: &RecordBatch| {
-            hit |= select(batch, false, |of, switch| is_replaced(&self.replaced, of, switch)).true_count() > 0;
+            hit |= select(batch, false, |of, switch| {
+                is_replaced(&self.replaced, of, switch)
+            })
+            .true_count()
+                > 0;
             if hit {
                 ControlFlow::Break(())
             } else {
@@ -235,7 +243,9 @@ impl ParquetStore {
         *next_file += 1;
         let mut writer = FileWriter::new(&self.folder, number, from)?;
         copy(&path, &mut writer, |batch| {
-            select(batch, true, |of, switch| !is_replaced(&self.replaced, of, switch))
+            select(batch, true, |of, switch| {
+                !is_replaced(&self.replaced, of, switch)
+            })
         })?;
         writer.finish().map(Some)
     }
@@ -493,8 +503,8 @@ impl FlowReader for Shared {
             .map(|(index, _)| index)
             .collect();
         for batch in &view.pending {
-            let wanted = parquet_files::times(batch)
-                .is_some_and(|(min, max)| range.overlaps(min, max));
+            let wanted =
+                parquet_files::times(batch).is_some_and(|(min, max)| range.overlaps(min, max));
             if wanted
                 && let Ok(batch) = batch.project(&indices)
                 && visit(&batch).is_break()
@@ -513,7 +523,11 @@ impl FlowReader for Shared {
             files: files.len() as u64,
             bytes: files.iter().map(|file| file.bytes).sum(),
             rows: files.iter().map(|file| file.rows).sum(),
-            pending_rows: view.pending.iter().map(|batch| batch.num_rows() as u64).sum(),
+            pending_rows: view
+                .pending
+                .iter()
+                .map(|batch| batch.num_rows() as u64)
+                .sum(),
         }
     }
 }
@@ -547,7 +561,11 @@ fn select(
     };
     // Rows of an epoch and switch stand together: each run of them is asked about once.
     let mut last = (None, without_epoch);
-    let rows = times.values().iter().zip(numbers.iter()).zip(switches.keys().values());
+    let rows = times
+        .values()
+        .iter()
+        .zip(numbers.iter())
+        .zip(switches.keys().values());
     rows.map(|((&time, number), &key)| {
         let of = number.map(|number| ((time, number), key));
         if last.0 != Some(of) {

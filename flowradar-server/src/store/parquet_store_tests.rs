@@ -65,22 +65,26 @@ fn rows(store: &ParquetStore) -> Vec<(u64, String, u64)> {
     let mut rows = vec![];
     store
         .reader()
-        .scan(TimeRange::ALL, &["time", "epoch", "switch", "packets"], &mut |batch| {
-            let epochs = batch.column_by_name("epoch").expect("a column");
-            let epochs = epochs.as_primitive::<UInt64Type>();
-            let packets = batch.column_by_name("packets").expect("a column");
-            let packets = packets.as_primitive::<UInt64Type>();
-            let switches = batch.column_by_name("switch").expect("a column");
-            let switches = switches.as_dictionary::<arrow_array::types::Int32Type>();
-            let switches = switches
-                .downcast_dict::<arrow_array::StringArray>()
-                .expect("texts");
-            for (row, switch) in switches.into_iter().enumerate() {
-                let switch = switch.expect("not null").to_owned();
-                rows.push((epochs.value(row), switch, packets.value(row)));
-            }
-            ControlFlow::Continue(())
-        })
+        .scan(
+            TimeRange::ALL,
+            &["time", "epoch", "switch", "packets"],
+            &mut |batch| {
+                let epochs = batch.column_by_name("epoch").expect("a column");
+                let epochs = epochs.as_primitive::<UInt64Type>();
+                let packets = batch.column_by_name("packets").expect("a column");
+                let packets = packets.as_primitive::<UInt64Type>();
+                let switches = batch.column_by_name("switch").expect("a column");
+                let switches = switches.as_dictionary::<arrow_array::types::Int32Type>();
+                let switches = switches
+                    .downcast_dict::<arrow_array::StringArray>()
+                    .expect("texts");
+                for (row, switch) in switches.into_iter().enumerate() {
+                    let switch = switch.expect("not null").to_owned();
+                    rows.push((epochs.value(row), switch, packets.value(row)));
+                }
+                ControlFlow::Continue(())
+            },
+        )
         .expect("a scan");
     rows.sort_unstable();
     rows
@@ -144,7 +148,10 @@ fn an_epoch_decoded_again_takes_the_place_of_its_rows() {
     ]
     .concat();
     assert_eq!(rows(&store), all);
-    assert_eq!(before, all, "readers see no row twice while it is in memory and in a file");
+    assert_eq!(
+        before, all,
+        "readers see no row twice while it is in memory and in a file"
+    );
     drop(store);
     assert_eq!(rows(&open(&folder)), all);
 }

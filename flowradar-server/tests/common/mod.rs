@@ -1,5 +1,5 @@
 //! A simulated network, its flowsets, and what is true of them.
-#![allow(dead_code, reason = "not every test uses all of it")]
+#![allow(dead_code, unreachable_pub, reason = "not every test uses all of it")]
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -39,20 +39,20 @@ pub struct Network {
 impl Network {
     /// A fat tree of 20 switches.
     pub fn new(flows_per_switch: u32, epochs: u64) -> Self {
-        let simulation = Simulation::builder(Topology::fat_tree(4).expect("an even number of ports"))
-            .flows_per_switch(flows_per_switch)
-            .epochs(epochs)
-            .seed(7)
-            .build()
-            .expect("a small network");
+        let simulation =
+            Simulation::builder(Topology::fat_tree(4).expect("an even number of ports"))
+                .flows_per_switch(flows_per_switch)
+                .epochs(epochs)
+                .seed(7)
+                .build()
+                .expect("a small network");
         let layout = PlanRequest::flows(u64::from(flows_per_switch) * 2)
             .failure_probability(1e-6)
             .plan()
             .expect("a small layout")
             .layout;
         let names = simulation.topology().switches().to_vec();
-        let encoders =
-            Encoders::<Xxh3>::new(&simulation, &layout).with_times(BEGIN_NS, EPOCH_NS);
+        let encoders = Encoders::<Xxh3>::new(&simulation, &layout).with_times(BEGIN_NS, EPOCH_NS);
         let mut by_epoch = vec![];
         let mut truth = Rows::new();
         let counted = Truth::of(&simulation);
@@ -96,7 +96,9 @@ impl Network {
 /// All rows of a store.
 pub fn stored(reader: &Arc<dyn FlowReader>) -> Rows {
     let mut rows = Rows::new();
-    let columns = ["time", "epoch", "switch", "src", "dst", "src_port", "dst_port", "packets"];
+    let columns = [
+        "time", "epoch", "switch", "src", "dst", "src_port", "dst_port", "packets",
+    ];
     let scan = reader.scan(TimeRange::ALL, &columns, &mut |batch| {
         let column = |name: &str| batch.column_by_name(name).expect("a column of the schema");
         let longs = |name: &str| column(name).as_primitive::<UInt64Type>().clone();
@@ -135,8 +137,14 @@ pub fn stored(reader: &Arc<dyn FlowReader>) -> Rows {
 
 /// Says where two tables differ, without printing them whole.
 pub fn compare(found: &Rows, expected: &Rows) -> Result<(), String> {
-    let missing: Vec<_> = expected.keys().filter(|row| !found.contains_key(*row)).collect();
-    let invented: Vec<_> = found.keys().filter(|row| !expected.contains_key(*row)).collect();
+    let missing: Vec<_> = expected
+        .keys()
+        .filter(|row| !found.contains_key(*row))
+        .collect();
+    let invented: Vec<_> = found
+        .keys()
+        .filter(|row| !expected.contains_key(*row))
+        .collect();
     let other: Vec<_> = expected
         .iter()
         .filter(|(row, counts)| found.get(*row).is_some_and(|found| found != *counts))
