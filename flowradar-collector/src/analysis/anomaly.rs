@@ -54,12 +54,22 @@ const ENDED_OVER_EXPECTED: f64 = 4.0;
 
 /// Finds the loops of an epoch. Marks the flows in them as explained.
 pub(crate) fn find_loops(
-    settled: &Settled,
+    settled: &mut Settled,
     model: &NetworkModel,
     explained: &mut [bool],
 ) -> Vec<Sighted> {
     let mut loops: BTreeMap<BTreeSet<SwitchIndex>, FlowsConcerned> = BTreeMap::new();
     for (number, (_, way)) in settled.flows.iter().enumerate() {
+        if way
+            .hops
+            .iter()
+            .any(|hop| hop.surplus > 0 && hop.unknown_before)
+        {
+            // They may have gone around, or come late: nothing is said.
+            explained[number] = true;
+            settled.tally.undecided += 1;
+            continue;
+        }
         if way.sent_back(model).is_some() {
             continue;
         }
@@ -70,6 +80,7 @@ pub(crate) fn find_loops(
     }
     loops.retain(|_, flows| flows.packets() >= LOOP_PACKETS_MIN && flows.largest() > 1);
     explain_by_loops(settled, loops.keys(), explained);
+    let settled = &*settled;
     let sighted = |(cycle, concerned): (BTreeSet<SwitchIndex>, FlowsConcerned)| {
         let switches: Vec<SwitchIndex> = cycle.into_iter().collect();
         let mut switches = model.names(&switches);

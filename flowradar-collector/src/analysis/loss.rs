@@ -20,6 +20,8 @@
 //!
 //! # Limits
 //! - Losses between a host and its switch, and at the last switch after it counted, leave no trace.
+//! - Nothing is said of a flow with packets too many that may have been sent in an epoch of which nothing
+//!   is known, such as the one before the first.
 //! - Losses are certain as far as counters are: with bounds, it is the least that must be missing. A
 //!   missing or incomplete report hides losses next to that switch (they are counted as undecided).
 //! - In an epoch in which both packets from the epoch before arrive and others get lost at one place of

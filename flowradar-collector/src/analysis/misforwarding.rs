@@ -9,6 +9,9 @@
 //! A switch that sends a flow back to the one that it came from, which drops it, is an error too: that
 //! one counted it twice, and the flow ends.
 //!
+//! So is one that misses packets which appear, from nowhere else, at a switch joined to it that is on
+//! another of the flow's intended ways.
+//!
 //! # Evidence
 //! One packet of one flow is enough: that a flow was there is proved by the decoder. The event names who
 //! sent flows where; the flows show their counters.
@@ -28,6 +31,7 @@ use super::event::{EventKind, Severity};
 use super::evidence::{FlowsConcerned, Sighted};
 use super::network::SwitchIndex;
 use super::path::Settled;
+use super::way::Way;
 
 /// Finds wrongly forwarded flows in an epoch; those in loops (`explained`) are left out, the others
 /// join them.
@@ -45,6 +49,10 @@ pub(crate) fn find(
             explained[number] = true;
             wrong.entry((at, to)).or_default().add(number, packets);
         }
+        if let Some((at, to, packets)) = sent_elsewhere(way, model) {
+            explained[number] = true;
+            wrong.entry((at, to)).or_default().add(number, packets);
+        }
         explained[number] |= !way.off_way.is_empty();
         for off in &way.off_way {
             let concerned = wrong.entry((off.at, off.to)).or_default();
@@ -59,4 +67,32 @@ pub(crate) fn find(
         Sighted::new(kind, settled.epoch, Severity::Warning).concerning(&concerned, settled, model)
     };
     wrong.into_iter().map(sighted).collect()
+}
+
+/// Packets that appear at a switch although none of those that are meant to send them there did, while as
+/// many are missing behind a neighbour that is not.
+fn sent_elsewhere(way: &Way, model: &NetworkModel) -> Option<(SwitchIndex, SwitchIndex, u64)> {
+    let appeared = way.hops.iter().filter(|hop| {
+        hop.from.is_none() && hop.surplus > 0 && !hop.unknown_before && !hop.unreported
+    });
+    appeared
+        .filter_map(|hop| Some((hop.to?, hop.surplus)))
+        .find_map(|(to, surplus)| {
+            way.hops.iter().find_map(|hop| {
+                let at = hop.from?;
+                let meant = |group| {
+                    model
+                        .forwarding
+                        .group(group)
+                        .members
+                        .binary_search(&to)
+                        .is_ok()
+                };
+                let sent = hop.missing > 0
+                    && !hop.off_way
+                    && model.network.joined(at, to)
+                    && !hop.group.is_some_and(meant);
+                sent.then_some((at, to, surplus.min(hop.missing)))
+            })
+        })
 }

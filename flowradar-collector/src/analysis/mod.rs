@@ -342,7 +342,7 @@ impl Analyzer {
             return sighted;
         };
         let mut explained = vec![false; settled.flows.len()];
-        let loops = anomaly::find_loops(&settled, model, &mut explained);
+        let loops = anomaly::find_loops(&mut settled, model, &mut explained);
         let options = &self.options.loss;
         let wrong = misforwarding::find(&settled, model, &mut explained);
         let (mut losses, mut ends) = loss::find(&mut settled, &explained, model, options);

@@ -191,7 +191,8 @@ impl Step<'_> {
         };
         for hop in &mut way.hops {
             let known = reported_before(hop.from) && reported_before(hop.to);
-            hop.doubtful |= self.in_flight && !(hop.from.is_some() && known);
+            hop.unknown_before |= self.in_flight && !known;
+            hop.doubtful |= hop.unknown_before || hop.from.is_none();
         }
         if way.off_way.is_empty() {
             cancel_clock_differences(&mut way.hops);
@@ -263,6 +264,7 @@ fn defer(hop: &mut Hop, now: &mut [Hop]) {
     } else if later.surplus > 0 && (1..=few).contains(&hop.surplus) {
         later.surplus += hop.surplus;
         later.doubtful |= hop.doubtful;
+        later.unknown_before |= hop.unknown_before;
         later.after = later.after + Bounds::known(hop.surplus);
         later.deferrals = hop.deferrals + 1;
         hop.surplus = 0;
@@ -327,7 +329,7 @@ impl Way {
             || self
                 .hops
                 .iter()
-                .any(|hop| hop.missing > 0 || hop.unexplained_surplus() > 0)
+                .any(|hop| hop.missing > 0 || hop.surplus > 0)
     }
 }
 

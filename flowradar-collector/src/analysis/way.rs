@@ -46,8 +46,10 @@ pub(crate) struct Hop {
     pub(crate) surplus: u64,
     /// Missing packets that turned out to have been on their way.
     pub(crate) returned: u64,
-    /// Whether what is too much may have been sent in an epoch of which nothing is known.
+    /// Whether what is too much need not have gone around.
     pub(crate) doubtful: bool,
+    /// Whether it may have been sent in an epoch of which nothing is known.
+    pub(crate) unknown_before: bool,
     /// How often a judgement on some of the missing packets was put off.
     pub(crate) deferrals: u8,
     /// Whether a missing or incomplete report is the reason that nothing is known.
@@ -109,6 +111,7 @@ impl Hop {
             returned: 0,
             deferrals: 0,
             doubtful: false,
+            unknown_before: false,
             unreported: false,
             off_way: false,
         }
