@@ -3,8 +3,10 @@
 //! To add one: a module with an `Args` struct (`clap::Args`) and a function `run` that takes it, a
 //! variant of [`Command`], and a line in [`run`].
 
+mod agent;
 pub(crate) mod balance;
 mod bench;
+mod collect;
 mod decode;
 mod demo;
 mod dispatch;
@@ -14,8 +16,10 @@ mod info;
 mod net_decode;
 mod p4;
 mod plan;
+mod query;
 mod simulate;
 mod switch;
+mod top;
 
 use clap::{Parser, Subcommand};
 
@@ -54,6 +58,10 @@ pub(crate) struct Cli {
 enum Command {
     Balance(balance::BalanceArgs),
     Demo(demo::DemoArgs),
+    Query(query::QueryArgs),
+    Top(top::TopArgs),
+    Agent(agent::AgentArgs),
+    Collect(collect::CollectArgs),
     Dispatch(dispatch::DispatchArgs),
     Encode(encode::EncodeArgs),
     Decode(decode::DecodeArgs),
@@ -72,6 +80,10 @@ pub(crate) fn run(cli: Cli) -> Result<Completeness, CommandError> {
     match cli.command {
         Command::Balance(args) => balance::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Query(args) => query::run(&args),
+        Command::Top(args) => top::run(&args),
+        Command::Agent(args) => agent::run(&args),
+        Command::Collect(args) => collect::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Dispatch(args) => dispatch::run(&args),
         Command::Encode(args) => encode::run(&args),
