@@ -127,7 +127,9 @@ impl Api {
 
     /// All that is shown, as the API answers it.
     fn answers(&self, window: Duration) -> Result<Value, CommandError> {
-        let window = humantime::format_duration(window).to_string().replace(' ', "");
+        let window = humantime::format_duration(window)
+            .to_string()
+            .replace(' ', "");
         Ok(serde_json::json!({
             "status": self.get("/api/v1/status")?,
             "switches": self.get("/api/v1/switches")?,
@@ -279,9 +281,12 @@ fn draw(frame: &mut Frame<'_>, view: &View, trouble: Option<&str>) {
     .areas(frame.area());
     let [left, right] =
         Layout::horizontal([Constraint::Percentage(45), Constraint::Percentage(55)]).areas(middle);
-    let [flows, losses] =
-        Layout::vertical([Constraint::Fill(2), Constraint::Fill(1)]).areas(right);
-    let mut lines: Vec<Line<'_>> = view.header.iter().map(|line| Line::raw(line.as_str())).collect();
+    let [flows, losses] = Layout::vertical([Constraint::Fill(2), Constraint::Fill(1)]).areas(right);
+    let mut lines: Vec<Line<'_>> = view
+        .header
+        .iter()
+        .map(|line| Line::raw(line.as_str()))
+        .collect();
     if let Some(trouble) = trouble {
         lines.push(Line::styled(trouble, Style::new().fg(Color::Red)));
     }
@@ -291,9 +296,30 @@ fn draw(frame: &mut Frame<'_>, view: &View, trouble: Option<&str>) {
         widths.resize(rest + 1, Constraint::Length(12));
         widths
     };
-    table(frame, left, "switches", &SWITCHES, &view.switches, widths(12, 4));
-    table(frame, flows, "top flows", &FLOWS, &view.flows, widths(30, 3));
-    table(frame, losses, "losses", &LOSSES, &view.losses, widths(20, 2));
+    table(
+        frame,
+        left,
+        "switches",
+        &SWITCHES,
+        &view.switches,
+        widths(12, 4),
+    );
+    table(
+        frame,
+        flows,
+        "top flows",
+        &FLOWS,
+        &view.flows,
+        widths(30, 3),
+    );
+    table(
+        frame,
+        losses,
+        "losses",
+        &LOSSES,
+        &view.losses,
+        widths(20, 2),
+    );
     let lines: Vec<Line<'_>> = view
         .events
         .iter()
@@ -319,7 +345,9 @@ fn table(
     widths: Vec<Constraint>,
 ) {
     let header = Row::new(titles.iter().copied()).style(Style::new().add_modifier(Modifier::BOLD));
-    let rows = rows.iter().map(|row| Row::new(row.iter().map(String::as_str)));
+    let rows = rows
+        .iter()
+        .map(|row| Row::new(row.iter().map(String::as_str)));
     let table = Table::new(rows, widths)
         .header(header)
         .block(Block::bordered().title(title));
