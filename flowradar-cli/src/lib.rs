@@ -5,6 +5,7 @@
 
 pub mod trace;
 
+mod analyze;
 mod balance;
 mod bench;
 mod commands;

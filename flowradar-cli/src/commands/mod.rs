@@ -4,16 +4,17 @@
 //! variant of [`Command`], and a line in [`run`].
 
 mod agent;
+mod analyze;
 pub(crate) mod balance;
 mod bench;
 mod collect;
-mod decode;
+pub(crate) mod decode;
 mod demo;
 mod dispatch;
 mod encode;
 mod evaluate;
 mod info;
-mod net_decode;
+pub(crate) mod net_decode;
 mod p4;
 mod plan;
 mod query;
@@ -41,6 +42,7 @@ Examples:
   flowradar simulate fat-tree --k 4 --cells-per-flow 0.7 --out net
                                                 a network whose switches are short of memory
   flowradar net-decode net                      its flows, from all switches together
+  flowradar analyze net                         what they say: losses, loops, load, attacks
   flowradar plan --flows 100000                 memory and bandwidth that so many flows take
   flowradar dispatch run trace.pcap --servers 3 --out parts
                                                 a capture spread over three analysis servers
@@ -66,6 +68,7 @@ enum Command {
     Encode(encode::EncodeArgs),
     Decode(decode::DecodeArgs),
     NetDecode(net_decode::NetDecodeArgs),
+    Analyze(analyze::AnalyzeArgs),
     Info(info::InfoArgs),
     P4(p4::P4Args),
     Plan(plan::PlanArgs),
@@ -79,6 +82,7 @@ enum Command {
 pub(crate) fn run(cli: Cli) -> Result<Completeness, CommandError> {
     match cli.command {
         Command::Balance(args) => balance::run(&args),
+        Command::Analyze(args) => analyze::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Query(args) => query::run(&args),
         Command::Top(args) => top::run(&args),

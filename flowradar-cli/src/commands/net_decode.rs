@@ -92,7 +92,10 @@ pub(crate) fn run(args: &NetDecodeArgs) -> Result<Completeness, CommandError> {
 }
 
 /// Reads the flowsets of an epoch; a file that changed since it was found joins the bad ones.
-fn read_group(group: &[CatalogEntry], bad: &mut Vec<BadFlowset>) -> Vec<Flowset<Vec<u8>>> {
+pub(crate) fn read_group(
+    group: &[CatalogEntry],
+    bad: &mut Vec<BadFlowset>,
+) -> Vec<Flowset<Vec<u8>>> {
     let mut flowsets = Vec::with_capacity(group.len());
     for entry in group {
         match flowset_files::read(&entry.path) {

@@ -4,6 +4,7 @@
 mod bandwidth;
 mod decode;
 mod loss;
+mod loss_delay;
 mod memory;
 mod network;
 

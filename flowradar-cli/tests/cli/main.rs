@@ -2,6 +2,7 @@
 
 mod support;
 
+mod analyze;
 mod decode;
 mod encode;
 mod help;
