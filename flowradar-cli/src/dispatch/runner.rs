@@ -16,7 +16,7 @@ use crate::text::{counted, note};
 /// How long a back end that failed is left alone.
 const RECOVERY: Duration = Duration::from_secs(5);
 /// Windows of the loads that are kept; from there on two become one.
-const WINDOWS_MAX: usize = 240;
+const WINDOWS_MAX: usize = 100;
 const FIRST_WINDOW: Duration = Duration::from_millis(10);
 /// Longest line of a load report.
 const REPORT_BYTES: usize = 512;
@@ -423,7 +423,7 @@ mod tests {
             let id = BackEndId((second % 2) as u16);
             loads.add(Timestamp::from_millis(second * 1000), id, 100);
         }
-        assert_eq!(loads.window, Duration::from_millis(5120));
+        assert_eq!(loads.window, Duration::from_millis(10_240));
         let windows = loads.finish();
         assert!(windows.len() <= WINDOWS_MAX);
         let total = |server: usize| -> (u64, u64) {
@@ -433,6 +433,6 @@ mod tests {
             })
         };
         assert_eq!((total(0), total(1)), ((500, 50_000), (500, 50_000)));
-        assert_eq!(windows[1].start, Duration::from_millis(5120));
+        assert_eq!(windows[1].start, Duration::from_millis(10_240));
     }
 }

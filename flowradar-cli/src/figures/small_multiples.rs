@@ -152,17 +152,17 @@ mod tests {
         let figure = SmallMultiples {
             name: "test",
             title: "Loads".into(),
-            subtitle: "packets a second".into(),
+            subtitle: "in packets".into(),
             x_label: "s",
             legend: vec![
-                ("one".into(), super::super::BLUE),
-                ("two".into(), super::super::GREEN),
+                ("server x".into(), super::super::BLUE),
+                ("server y".into(), super::super::GREEN),
             ],
             panels: vec![panel("first", 10.0), panel("second", 2000.0)],
             level: Some((1500.0, "capacity".into())),
         }
         .draw();
-        for text in ["first", "second", "one", "two", "capacity"] {
+        for text in ["first", "second", "server x", "server y", "capacity"] {
             assert_eq!(figure.svg().matches(text).count(), 1, "{text}");
         }
         assert_eq!(figure.svg().matches("2k").count(), 2, "{}", figure.svg());
