@@ -41,7 +41,7 @@ pub enum ClassicSource {
 pub struct Decoded {
     /// Flow records.
     pub records: Vec<ClassicRecord>,
-    /// Records without addresses: layer-2 flows, events and the like.
+    /// Records without addresses (layer-2 flows, events and the like), and sets that nothing was read of.
     pub other_records: u64,
     /// Sets of records whose template has not come yet.
     pub without_template: u64,

@@ -122,7 +122,8 @@ impl NetflowDecoder {
     pub fn decode(&mut self, from: SocketAddr, datagram: &[u8], now_ns: u64) -> Decoded {
         let result = self.parser.0.parse_from_source(from, datagram);
         let mut decoded = Decoded {
-            malformed: result.error.is_some(),
+            // The parser says nothing of what it makes nothing of.
+            malformed: result.error.is_some() || result.packets.is_empty(),
             ..Decoded::default()
         };
         for packet in result.packets {
@@ -216,6 +217,7 @@ impl NetflowDecoder {
     fn v9_set(&mut self, set: &v9::FlowSetBody, context: &Context, decoded: &mut Decoded) {
         match set {
             v9::FlowSetBody::Data(data) => {
+                decoded.other_records += u64::from(data.fields.is_empty());
                 for record in &data.fields {
                     self.record(&v9_fields(record), context, decoded);
                 }
@@ -226,6 +228,7 @@ impl NetflowDecoder {
                 }
             }
             v9::FlowSetBody::NoTemplate(_) => decoded.without_template += 1,
+            v9::FlowSetBody::Empty => decoded.other_records += 1,
             _ => {}
         }
     }
@@ -233,6 +236,7 @@ impl NetflowDecoder {
     fn ipfix_set(&mut self, set: &ipfix::FlowSetBody, context: &Context, decoded: &mut Decoded) {
         match set {
             ipfix::FlowSetBody::Data(data) => {
+                decoded.other_records += u64::from(data.fields.is_empty());
                 for record in &data.fields {
                     self.record(&ipfix_fields(record), context, decoded);
                 }
@@ -248,6 +252,7 @@ impl NetflowDecoder {
                 }
             }
             ipfix::FlowSetBody::NoTemplate(_) => decoded.without_template += 1,
+            ipfix::FlowSetBody::Empty => decoded.other_records += 1,
             _ => {}
         }
     }

@@ -183,3 +183,58 @@ mod wire {
         Counter { value, status }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use flowradar_collector::analysis::FiveTuple;
+    use flowradar_core::Counter;
+
+    use super::*;
+
+    #[test]
+    fn a_decoded_epoch_can_go_to_another_machine() {
+        let flow = |status| FlowRecord {
+            flow: FiveTuple {
+                src: [10, 0, 0, 1].into(),
+                dst: [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into(),
+                src_port: 1,
+                dst_port: 2,
+                protocol: 17,
+            },
+            packets: Counter { value: 5, status },
+            bytes: Some(Counter::exact(7)),
+        };
+        let unresolved = CounterStatus::Unresolved {
+            least: 1,
+            most: u64::MAX,
+        };
+        let statuses = [CounterStatus::Exact, CounterStatus::Joint, unresolved];
+        let epoch = DecodedEpoch {
+            group: GroupId(1),
+            revision: 2,
+            epoch: 3,
+            time_ns: 4,
+            length_ns: 5,
+            quality: Quality::Single,
+            too_late: true,
+            may_be_stored: false,
+            missing: vec!["leaf-2".into()],
+            switches: vec![SwitchOutcome {
+                switch: "leaf-1".into(),
+                flows: statuses.map(flow).to_vec(),
+                all_v4: true,
+                all_v6: false,
+                flows_not_found: 6,
+                flows_unconfirmed: 7,
+                failure: Some("damaged".into()),
+            }],
+            decode_ns: 8,
+        };
+        assert_eq!(epoch.statuses(), [1, 1, 1]);
+        let text = serde_json::to_string(&epoch).expect("it is plain data");
+        assert_eq!(
+            serde_json::from_str::<DecodedEpoch>(&text).ok(),
+            Some(epoch)
+        );
+    }
+}
