@@ -406,3 +406,95 @@ fn parse_json_or_toml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, S
         toml::from_str(text).map_err(|error| error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use flowradar_core::Counter;
+
+    use super::*;
+
+    fn records(epoch: u64, flows: u16) -> EpochRecords {
+        let mut records = EpochRecords::new(epoch);
+        let switch = records.switch("s1".parse().expect("a good name"));
+        switch.all_v4 = true;
+        switch.flows = (0..flows)
+            .map(|src_port| FlowRecord {
+                flow: FiveTuple {
+                    src: [10, 0, 0, 1].into(),
+                    dst: [10, 0, 1, 1].into(),
+                    src_port,
+                    dst_port: 443,
+                    protocol: 6,
+                },
+                packets: Counter::exact(7),
+                bytes: None,
+            })
+            .collect();
+        records
+    }
+
+    #[test]
+    fn epochs_come_in_order() {
+        let mut analyzer = Analyzer::new(AnalysisOptions::default(), None);
+        for epoch in [3, 4, 9] {
+            assert!(analyzer.epoch(&records(epoch, 1)).is_ok());
+        }
+        for epoch in [9, 0] {
+            let refused = analyzer.epoch(&records(epoch, 1));
+            assert_eq!(refused, Err(AnalysisError::OutOfOrder { epoch, last: 9 }));
+        }
+        let counters = analyzer.counters();
+        assert_eq!(
+            (counters.epochs, counters.gaps, counters.records),
+            (3, 1, 3)
+        );
+    }
+
+    #[test]
+    fn limits_are_kept_and_counted() {
+        let options = AnalysisOptions {
+            records_max: 50,
+            traffic: TrafficOptions {
+                flows_max: 20,
+                ..TrafficOptions::default()
+            },
+            ..AnalysisOptions::default()
+        };
+        let mut analyzer = Analyzer::new(options, None);
+        let findings = analyzer.epoch(&records(0, 80)).expect("the first epoch");
+        assert_eq!(findings.traffic.total.flows, 50);
+        let counters = analyzer.counters();
+        assert_eq!((counters.records, counters.records_over_limit), (50, 30));
+        assert_eq!(counters.flows_not_followed, 30);
+    }
+
+    #[test]
+    fn findings_are_read_back_as_they_were() {
+        let mut analyzer = Analyzer::new(AnalysisOptions::default(), None);
+        let mut findings = analyzer.epoch(&records(0, 3)).expect("the first epoch");
+        let kind = EventKind::LinkLoss {
+            from: "a".into(),
+            to: "b".into(),
+        };
+        let event = Event {
+            id: 1,
+            kind,
+            severity: Severity::Warning,
+            start_epoch: 0,
+            detected_epoch: 1,
+            last_epoch: 0,
+            end_epoch: None,
+            evidence: Evidence::default(),
+        };
+        findings.events = vec![EventChange::Opened(event)];
+        let text = serde_json::to_string(&findings).expect("all keys are text");
+        assert_eq!(
+            serde_json::from_str::<EpochFindings>(&text).expect("the same"),
+            findings
+        );
+        assert!(
+            text.contains(r#""kind":"link_loss","from":"a","to":"b""#),
+            "{text}"
+        );
+    }
+}
