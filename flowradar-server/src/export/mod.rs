@@ -1,4 +1,5 @@
-//! IPFIX export of decoded flows (RFC 7011): [`ipfix`] makes messages, without I/O; [`run`] sends them.
+//! IPFIX export of decoded flows (RFC 7011): [`ipfix`] makes messages, without I/O; the collector sends them
+//! where `[export]` says.
 
 pub mod ipfix;
 
