@@ -373,7 +373,9 @@ impl Sums {
             .into_values()
             .filter(|link| link.lost > 0)
             .collect();
-        losses.links.sort_by(|a, b| b.lost.cmp(&a.lost));
+        losses
+            .links
+            .sort_by_key(|link| std::cmp::Reverse(link.lost));
         let mut groups: Vec<GroupSum> = self.groups.into_values().collect();
         for group in &mut groups {
             group.packet_ratio = ratio(&group.members);
@@ -437,7 +439,7 @@ fn ratio(members: &[MemberSum]) -> f64 {
 fn largest<K>(entries: BTreeMap<K, Volume>, top: usize, name: impl Fn(K) -> String) -> Vec<Entry> {
     let mut entries: Vec<(K, Volume)> = entries.into_iter().collect();
     // Stable: equals stay in the order of their keys.
-    entries.sort_by(|a, b| b.1.packets.cmp(&a.1.packets));
+    entries.sort_by_key(|(_, volume)| std::cmp::Reverse(volume.packets));
     entries.truncate(top);
     let entry = |(key, volume)| Entry {
         name: name(key),
