@@ -380,7 +380,7 @@ fn data_waits_for_its_template_and_not_for_ever() {
         (engine.counters().waited, engine.counters().waited_released),
         (5, 5)
     );
-    assert_eq!(engine.memory_bytes() < 1000, true);
+    assert!(engine.memory_bytes() < 1000);
     // One whose template never comes.
     engine.handle(&v9(6, 999, &[0; 40]), source(1), ms(60_000), &mut sent);
     engine.tick(ms(200_000), &mut sent);

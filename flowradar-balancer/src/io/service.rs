@@ -18,7 +18,7 @@ use super::http;
 use super::probe::probe;
 use super::status::{SocketStatus, Status};
 use super::sys::{enable_receive_extras, force_receive_buffer, steer_by_source};
-use super::worker::{Outbox, Worker, WorkerShared};
+use super::worker::{GATHER, GATHER_BUFFER_BYTES, Outbox, Worker, WorkerShared};
 use crate::config::{Config, ConfigError};
 use crate::engine::{Domains, Engine};
 
@@ -169,6 +169,11 @@ impl Service {
                 shared: Arc::clone(&shared),
                 clock,
                 most_exporters: MOST_EXPORTERS,
+                gather: if granted >= GATHER_BUFFER_BYTES {
+                    GATHER
+                } else {
+                    Duration::ZERO
+                },
             };
             let thread = std::thread::Builder::new()
                 .name(format!("receive {index}"))

@@ -180,11 +180,14 @@ pub type Record = (IpAddr, u16, u32, Vec<u8>, Vec<u8>);
 
 type StreamId = (IpAddr, u16, u32);
 
+/// Whether the template is one of options, and element, length, enterprise of its fields.
+type Fields = (bool, Vec<(u16, u16, u32)>);
+
 /// A collector written for tests, on its own reading of the RFCs: it keeps what it can decode and
 /// complains of all else.
 #[derive(Default)]
 pub struct Collector {
-    templates: HashMap<(StreamId, u16), (bool, Vec<(u16, u16, u32)>)>,
+    templates: HashMap<(StreamId, u16), Fields>,
     expected: HashMap<StreamId, u32>,
     undecoded: Vec<(StreamId, u16, Vec<u8>)>,
     /// Whether data is kept until its template comes.
@@ -498,9 +501,10 @@ pub fn with_templates_first(datagrams: &[Datagram]) -> Vec<Datagram> {
                 .all(|id| known.contains(&(source, version, domain, *id)))
         };
         let (defines, _, domain, _) = ids(bytes);
-        let is_new = defines.iter().fold(false, |is_new, id| {
-            known.insert((source.ip(), version, domain, *id)) || is_new
-        });
+        let mut is_new = false;
+        for id in &defines {
+            is_new |= known.insert((source.ip(), version, domain, *id));
+        }
         if is_ready(bytes, &known, source.ip()) {
             ordered.push((*source, bytes.clone()));
         } else {
