@@ -484,7 +484,7 @@ impl Dispatcher {
     }
 
     /// A back end that depends on the flow alone, and on which back ends are up.
-    fn stateless(&mut self, flow: &FlowId, hash: u64, now: Timestamp) -> Option<BackEndId> {
+    fn stateless(&self, flow: &FlowId, hash: u64, now: Timestamp) -> Option<BackEndId> {
         let key = unit_key(&self.prefixes, flow, hash);
         self.balancer.stateless(key, now)
     }

@@ -142,8 +142,8 @@ mod tests {
                 wheel.insert(&mut links, slot as u32, Timestamp::from_millis(due));
             }
             let mut left: Vec<usize> = (0..dues.len()).collect();
-            for slot in 0..dues.len() {
-                if removed[slot] {
+            for (slot, &is_removed) in removed.iter().enumerate().take(dues.len()) {
+                if is_removed {
                     wheel.remove(&mut links, slot as u32);
                     left.retain(|&other| other != slot);
                 }

@@ -47,7 +47,7 @@ struct FrameHeader {
 
 /// A source of frames.
 pub(crate) enum Source {
-    Traces(Traces),
+    Traces(Box<Traces>),
     Interface(Box<Interface>),
 }
 
@@ -59,7 +59,6 @@ pub(crate) struct Traces {
     /// When the first frame of the present trace was replayed, and its time.
     began: Option<(Instant, u64)>,
     latest_ns: u64,
-    /// A frame that is not due yet, or did not fit.
     pub(crate) lost: Lost,
 }
 
@@ -114,14 +113,14 @@ impl Batch {
 
 impl Source {
     pub(crate) fn traces(paths: Vec<PathBuf>, speed: Speed) -> Self {
-        Self::Traces(Traces {
+        Self::Traces(Box::new(Traces {
             paths: paths.into_iter(),
             reader: None,
             speed,
             began: None,
             latest_ns: 0,
             lost: Lost::default(),
-        })
+        }))
     }
 
     /// Opens a network interface.

@@ -139,6 +139,8 @@ struct RunReport<'a> {
     affinity_breaks: u64,
     untracked_packets: u64,
     dropped_by_kernel: u64,
+    /// Average round trip time of handshakes; none if there were none.
+    round_trip_ms: Option<f64>,
     seconds: f64,
 }
 
@@ -222,6 +224,8 @@ fn json(result: &RunResult, seconds: f64) -> RunReport<'_> {
         affinity_breaks: result.counters.affinity_breaks,
         untracked_packets: result.counters.untracked_packets,
         dropped_by_kernel: result.lost.dropped,
+        round_trip_ms: (result.counters.round_trips > 0)
+            .then(|| result.round_trip.as_secs_f64() * 1e3),
         seconds,
     }
 }
