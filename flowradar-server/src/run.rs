@@ -169,9 +169,9 @@ pub(crate) async fn decode(
             };
             let journal = shared.journal.clone();
             let decoding = tokio::task::spawn_blocking(move || {
-                let decoded = Arc::new(epoch::decode(&request, fetch(&journal, &request)));
+                let decoded = decode_one(&request, &journal);
                 drop(permit);
-                decoded
+                Arc::new(decoded)
             });
             if running.send(decoding).await.is_err() {
                 return;
@@ -179,6 +179,19 @@ pub(crate) async fn decode(
         }
     };
     tokio::join!(take, give_on);
+}
+
+/// Decodes an epoch. If that panics the epoch is given on all the same, as one that could not be decoded:
+/// else it would stay open, with its part of the journal, and nobody would see that it is missing.
+fn decode_one(request: &DecodeRequest, journal: &Journal) -> DecodedEpoch {
+    let decode = || epoch::decode(request, fetch(journal, request));
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode)).unwrap_or_else(|_| {
+        let failed = request.reports.iter().map(|report| Fetched {
+            switch: report.switch.clone(),
+            flowset: Err("decoding its epoch failed: this is a fault of the program".into()),
+        });
+        epoch::decode(request, failed.collect())
+    })
 }
 
 /// Reads the reports of a request from the journal.
@@ -325,35 +338,34 @@ pub(crate) async fn analyse(
             continue;
         }
         let records = DecodedEpoch::clone(&decoded).into_records();
-        match analyzer.epoch(&records) {
-            Ok(findings) => {
-                shared.metrics.analysed("analysed");
-                for change in &findings.events {
-                    shared.metrics.event(change.event().kind.word());
-                    shared.notices.event(change.clone());
-                }
-                let open = analyzer.open_events().cloned().collect();
-                shared
-                    .live
-                    .put_findings(findings, open, analyzer.counters());
+        let mut findings = analyzer.epoch(&records);
+        if let Err(AnalysisError::OutOfOrder { epoch, last }) = findings {
+            shared.metrics.analysed("out_of_order");
+            // A network that begins anew has epochs from 0 on.
+            if epoch >= last / 2 {
+                continue;
             }
-            Err(AnalysisError::OutOfOrder { epoch, last }) => {
-                shared.metrics.analysed("out_of_order");
-                // A network that begins anew has epochs from 0 on.
-                if epoch < last / 2 {
-                    shared.notices.info(
-                        "epochs_restarted",
-                        format!("epoch {epoch} comes after {last}: analyses begin anew"),
-                    );
-                    for change in analyzer.finish() {
-                        shared.notices.event(change);
-                    }
-                    let model = analyzer.model().cloned();
-                    analyzer = Analyzer::new(*analyzer.options(), model);
-                    _ = analyzer.epoch(&records);
-                }
+            shared.notices.info(
+                "epochs_restarted",
+                format!("epoch {epoch} comes after {last}: analyses begin anew"),
+            );
+            for change in analyzer.finish() {
+                shared.notices.event(change);
             }
+            let model = analyzer.model().cloned();
+            analyzer = Analyzer::new(*analyzer.options(), model);
+            findings = analyzer.epoch(&records);
         }
+        // An analyzer that has seen no epoch takes any.
+        let Ok(findings) = findings else { continue };
+        shared.metrics.analysed("analysed");
+        for change in &findings.events {
+            shared.metrics.event(change.event().kind.word());
+            shared.notices.event(change.clone());
+        }
+        let open = analyzer.open_events().cloned().collect();
+        let counters = analyzer.counters();
+        shared.live.put_findings(findings, open, counters);
     }
 }
 
