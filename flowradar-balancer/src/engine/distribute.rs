@@ -300,7 +300,9 @@ impl Core {
                         }
                         None => {
                             let place = place(&parts, Some(stream_hash));
-                            parts[place].push(|builder| builder.push_set(set.raw, 1, 0));
+                            // How many records it holds, nobody knows.
+                            parts[place].builder.push_set(set.raw, 1, 0);
+                            parts[place].has_data = true;
                         }
                     }
                 }

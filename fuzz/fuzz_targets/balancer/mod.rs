@@ -3,12 +3,17 @@
 use std::net::SocketAddr;
 
 use flowradar_balancer::Timestamp;
-use flowradar_balancer::engine::{AssignmentUnit, Engine, EnginePlan, GroupPlan, Outgoing, Output, RoutePlan};
+use flowradar_balancer::engine::{
+    AssignmentUnit, Engine, EnginePlan, GroupPlan, Outgoing, Output, RoutePlan,
+};
 use flowradar_balancer::policy::{BackEndId, BackEndSettings, BalancerSettings};
 use flowradar_balancer::wire::Header;
 
 /// One exporter of all.
-pub const SOURCE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 4242);
+pub const SOURCE: SocketAddr = SocketAddr::new(
+    std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),
+    4242,
+);
 
 /// Holds that whatever is sent is an export of the kind that came in, to a collector that there is.
 #[derive(Default)]
@@ -42,7 +47,10 @@ pub fn plan(unit: AssignmentUnit) -> EnginePlan {
         }],
         routes: vec![RoutePlan {
             name: "all".to_owned(),
-            prefixes: vec!["0.0.0.0/0".parse().expect("a prefix"), "::/0".parse().expect("a prefix")],
+            prefixes: vec![
+                "0.0.0.0/0".parse().expect("a prefix"),
+                "::/0".parse().expect("a prefix"),
+            ],
             group: Some(0),
         }],
         ..EnginePlan::default()
@@ -63,7 +71,11 @@ pub fn plan(unit: AssignmentUnit) -> EnginePlan {
 /// Datagrams, each behind its length, through engines of all units. Every flow record goes to exactly
 /// one collector.
 pub fn run(bytes: &[u8], protocol_starts: &[u8]) {
-    for unit in [AssignmentUnit::Stream, AssignmentUnit::Message, AssignmentUnit::Record] {
+    for unit in [
+        AssignmentUnit::Stream,
+        AssignmentUnit::Message,
+        AssignmentUnit::Record,
+    ] {
         let mut engine = Engine::new(plan(unit), Timestamp::ZERO);
         let mut sent = Checked::default();
         let mut rest = bytes;
@@ -87,8 +99,14 @@ pub fn run(bytes: &[u8], protocol_starts: &[u8]) {
         engine.tick(Timestamp::from_millis(now + 1_000_000), &mut sent);
         let counters = engine.counters();
         assert!(engine.memory_bytes() <= (16 << 10) + (64 << 10));
-        assert_eq!(counters.waited, counters.waited_released + counters.sent_without_template.min(counters.waited));
-        assert!(sent.records >= counters.records || counters.bad_bodies > 0, "records vanished");
+        assert_eq!(
+            counters.waited,
+            counters.waited_released + counters.sent_without_template.min(counters.waited)
+        );
+        assert!(
+            sent.records >= counters.records || counters.bad_bodies > 0,
+            "records vanished"
+        );
         if unit != AssignmentUnit::Stream {
             assert!(sent.records <= counters.records, "records appeared");
         }
