@@ -31,7 +31,10 @@ fn the_quick_evaluation_gives_the_committed_tables() {
             compared += 1;
         }
     }
-    assert_eq!(compared, 10, "every table but those of times has a snapshot");
+    assert_eq!(
+        compared, 10,
+        "every table but those of times has a snapshot"
+    );
 
     let page = fs::read_to_string(out.join("report.html")).expect("the page is written");
     for figure in [

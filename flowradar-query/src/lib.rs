@@ -107,10 +107,7 @@ pub fn query(
     Ok(rows)
 }
 
-async fn answer(
-    files: &[PathBuf],
-    sql: &str,
-) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
+async fn answer(files: &[PathBuf], sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
     let context = context(files).await.map_err(failed)?;
     let options = SQLOptions::new()
         .with_allow_ddl(false)
@@ -189,7 +186,11 @@ fn write_csv(
     schema: &SchemaRef,
     batches: &[RecordBatch],
 ) -> Result<(), QueryError> {
-    let names: Vec<String> = schema.fields().iter().map(|field| csv_text(field.name())).collect();
+    let names: Vec<String> = schema
+        .fields()
+        .iter()
+        .map(|field| csv_text(field.name()))
+        .collect();
     writeln!(out, "{}", names.join(","))?;
     for batch in batches {
         let columns = texts(batch)?;
@@ -253,8 +254,16 @@ fn write_table(
     schema: &SchemaRef,
     batches: &[RecordBatch],
 ) -> Result<(), QueryError> {
-    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-    let right: Vec<bool> = schema.fields().iter().map(|field| field.data_type().is_numeric()).collect();
+    let names: Vec<&str> = schema
+        .fields()
+        .iter()
+        .map(|field| field.name().as_str())
+        .collect();
+    let right: Vec<bool> = schema
+        .fields()
+        .iter()
+        .map(|field| field.data_type().is_numeric())
+        .collect();
     let mut lines: Vec<Vec<String>> = vec![];
     for batch in batches {
         let columns = texts(batch)?;
@@ -330,10 +339,7 @@ fn texts(batch: &RecordBatch) -> Result<Vec<Texts<'_>>, QueryError> {
 
 impl Texts<'_> {
     fn text(&self, row: usize) -> Result<String, QueryError> {
-        self.formatter
-            .value(row)
-            .try_to_string()
-            .map_err(not_shown)
+        self.formatter.value(row).try_to_string().map_err(not_shown)
     }
 
     fn json(&self, row: usize) -> Result<serde_json::Value, QueryError> {

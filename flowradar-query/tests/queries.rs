@@ -31,7 +31,10 @@ fn write(path: &Path, rows: &[(&str, u16, Option<u64>)]) {
 fn store() -> TempDir {
     let folder = TempDir::new().expect("a folder");
     let part = |name: &str| folder.path().join("day=2026-11-22/hour=18").join(name);
-    write(&part("1.parquet"), &[("a", 80, Some(5)), ("b, c", 443, Some(7))]);
+    write(
+        &part("1.parquet"),
+        &[("a", 80, Some(5)), ("b, c", 443, Some(7))],
+    );
     write(&part("2.parquet"), &[("a", 443, Some(1)), ("a", 443, None)]);
     write(&part("3.parquet"), &[("a", 443, Some(1_000))]);
     let list = r#"{"version": 1, "next_file": 4, "files": [
@@ -47,8 +50,7 @@ fn ask(sql: &str, format: Format) -> String {
     String::from_utf8(out).expect("text")
 }
 
-const BY_SWITCH: &str =
-    "select switch, sum(packets) as packets, count(*) as n from flows group by switch order by switch";
+const BY_SWITCH: &str = "select switch, sum(packets) as packets, count(*) as n from flows group by switch order by switch";
 
 #[test]
 fn listed_files_are_grouped_and_written() {
@@ -76,7 +78,10 @@ fn listed_files_are_grouped_and_written() {
 fn parquet_can_be_read_again() {
     let mut out = vec![];
     let rows = query(store().path(), BY_SWITCH, Format::Parquet, &mut out).expect("an answer");
-    assert_eq!((rows, &out[..4], &out[out.len() - 4..]), (2, &b"PAR1"[..], &b"PAR1"[..]));
+    assert_eq!(
+        (rows, &out[..4], &out[out.len() - 4..]),
+        (2, &b"PAR1"[..], &b"PAR1"[..])
+    );
 }
 
 #[test]
