@@ -83,11 +83,8 @@ async fn serve(args: &CollectArgs, config: Config) -> Result<Completeness, Comma
         .map_err(|error| CommandError::Failed(error.to_string()))?;
     tell_start(args, &collector, &folder)?;
     let mut signals = Signals::new()?;
-    loop {
-        match signals.next().await {
-            Signal::Reload => reload(args, &collector),
-            Signal::Stop => break,
-        }
+    while let Signal::Reload = signals.next().await {
+        reload(args, &collector);
     }
     note!("stopping: what is decoded is stored");
     collector.stop().await;

@@ -226,7 +226,9 @@ fn view(answers: &Value) -> View {
     });
     let links = items(&answers["analyses"]["losses"]["links"]);
     let losses = links.filter_map(|link| {
-        let lost = link["lost"].as_u64().or(link["lost"]["least"].as_u64())?;
+        let lost = link["lost"]
+            .as_u64()
+            .or_else(|| link["lost"]["least"].as_u64())?;
         (lost > 0).then(|| {
             vec![
                 format!("{} > {}", word(&link["from"]), word(&link["to"])),
@@ -293,7 +295,7 @@ fn draw(frame: &mut Frame<'_>, view: &View, trouble: Option<&str>) {
     frame.render_widget(Paragraph::new(lines), header);
     let widths = |first: u16, rest: usize| {
         let mut widths = vec![Constraint::Min(first)];
-        widths.resize(rest + 1, Constraint::Length(12));
+        widths.resize(rest + 1, Constraint::Length(9));
         widths
     };
     table(
@@ -358,8 +360,16 @@ fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
 }
 
+/// A number that fits its column: whole up to ten millions, then in millions or more.
 fn number(value: &Value) -> String {
-    value.as_u64().map_or(String::new(), grouped)
+    let Some(value) = value.as_u64() else {
+        return String::new();
+    };
+    match value {
+        0..10_000_000 => grouped(value),
+        10_000_000..100_000_000_000 => format!("{:.1} M", value as f64 / 1e6),
+        _ => format!("{:.1} T", value as f64 / 1e12),
+    }
 }
 
 fn size(value: &Value) -> String {

@@ -225,7 +225,7 @@ fn json(result: &RunResult, seconds: f64) -> RunReport<'_> {
         untracked_packets: result.counters.untracked_packets,
         dropped_by_kernel: result.lost.dropped,
         round_trip_ms: (result.counters.round_trips > 0)
-            .then(|| result.round_trip.as_secs_f64() * 1e3),
+            .then_some(result.round_trip.as_secs_f64() * 1e3),
         seconds,
     }
 }
