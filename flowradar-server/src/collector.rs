@@ -34,6 +34,9 @@ const DECODED_MAX: usize = 4;
 /// Largest message of an agent: a chunk of a flowset.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
+/// How long stopping waits for whatever still has the journal in hand.
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
+
 /// A running collector.
 ///
 /// Dropping it stops it like a crash would; [`Collector::stop`] first stores what is decoded.
@@ -387,13 +390,18 @@ impl Collector {
         Ok(waiting.map(|(name, _)| name).collect())
     }
 
-    /// Stores what is decoded, and stops. What is not decoded yet is in the journal.
+    /// Stores what is decoded, and stops. What is not decoded yet is in the journal, which another
+    /// collector may open then: only connections that clients keep open can delay that.
     pub async fn stop(mut self) {
         _ = self.stop.send(true);
         if let Some(store) = self.store.take() {
             _ = store.await;
         }
         self.tasks.shutdown().await;
+        let journal = self.shared.journal.clone();
+        drop(self);
+        // A decode that has begun runs to its end, and reads from the journal.
+        journal.closed(STOP_PATIENCE).await;
     }
 }
 

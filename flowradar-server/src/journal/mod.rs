@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -39,6 +40,9 @@ use writer::{Request, Writer};
 
 /// Appends waiting for the writer, beyond which appending waits.
 const APPENDS_WAITING_MAX: usize = 1024;
+
+/// How often [`Journal::closed`] looks.
+const CLOSE_POLL: Duration = Duration::from_millis(5);
 
 /// Sizes of a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -323,6 +327,22 @@ impl Journal {
         let record =
             Record::read(payload).map_err(|source| ReadRecordError::Record { position, source })?;
         Ok(take(record))
+    }
+
+    /// Waits, for `patience` at most, until all clones but this one are dropped, and closes the journal;
+    /// whether it came to that.
+    pub async fn closed(self, patience: Duration) -> bool {
+        let deadline = tokio::time::Instant::now() + patience;
+        while Arc::strong_count(&self.shared) > 1 {
+            if tokio::time::Instant::now() > deadline {
+                return false;
+            }
+            tokio::time::sleep(CLOSE_POLL).await;
+        }
+        // The last one waits for the writer.
+        tokio::task::spawn_blocking(move || drop(self))
+            .await
+            .is_ok()
     }
 
     /// What the journal holds and does.
