@@ -1,5 +1,8 @@
 //! What the targets of the balancer share.
 
+// Each target uses its part of this.
+#![allow(dead_code)]
+
 use std::net::SocketAddr;
 
 use flowradar_balancer::Timestamp;
