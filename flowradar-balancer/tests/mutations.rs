@@ -1,7 +1,7 @@
 //! The fuzz targets' checks, on captures whose bytes are changed at random: what a fuzzer would do, for
 //! a few seconds, where none is installed. `FLOWRADAR_MUTATIONS` sets how many.
 
-#[allow(dead_code, unreachable_pub)]
+#[allow(unreachable_pub)]
 #[path = "../../fuzz/fuzz_targets/balancer/mod.rs"]
 mod balancer;
 mod support;
