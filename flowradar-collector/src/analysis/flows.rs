@@ -5,7 +5,7 @@ use hashbrown::HashMap;
 
 use super::AnalysisCounters;
 use super::network::{HostIndex, Network, SwitchIndex};
-use super::record::{EpochRecords, FiveTuple, FlowRecord};
+use super::record::{FiveTuple, FlowRecord, SwitchView};
 
 /// What a switch saw of a flow.
 #[derive(Clone, Copy, Debug)]
@@ -41,13 +41,14 @@ pub(crate) struct Reports {
 
 impl<'a> EpochFlows<'a> {
     pub(crate) fn new(
-        records: &'a EpochRecords,
+        epoch: u64,
+        switches: &[SwitchView<'a>],
         network: Option<&Network>,
         records_max: usize,
         counters: &mut AnalysisCounters,
     ) -> Self {
         let known = network.map_or(0, |network| network.switches().len());
-        let total = records.flow_records();
+        let total: usize = switches.iter().map(|switch| switch.flows.len()).sum();
         counters.records += total.min(records_max) as u64;
         counters.records_over_limit += total.saturating_sub(records_max) as u64;
         let mut reports = Reports {
@@ -57,8 +58,8 @@ impl<'a> EpochFlows<'a> {
         let mut numbers: HashMap<FiveTuple, u32> = HashMap::new();
         let mut counts: Vec<u32> = Vec::new();
         let mut placed: Vec<(u32, Sighting<'a>)> = Vec::with_capacity(total.min(records_max));
-        for (position, switch) in records.switches().iter().enumerate() {
-            let of_network = network.and_then(|network| network.switch(switch.switch.as_str()));
+        for (position, switch) in switches.iter().enumerate() {
+            let of_network = network.and_then(|network| network.switch(switch.switch));
             let number = of_network.unwrap_or_else(|| {
                 SwitchIndex(u16::try_from(known + position).unwrap_or(u16::MAX))
             });
@@ -100,7 +101,7 @@ impl<'a> EpochFlows<'a> {
             None => (None, None),
         });
         Self {
-            epoch: records.epoch,
+            epoch,
             ends: ends.collect(),
             flows,
             numbers,

@@ -81,7 +81,7 @@ pub use network::{
     HOSTS_MAX, Host, HostIndex, LINKS_MAX, NAME_BYTES_MAX, Network, NetworkError, Node,
     PREFIXES_PER_HOST_MAX, SWITCHES_MAX, SwitchIndex,
 };
-pub use record::{Bounds, EpochRecords, FiveTuple, FlowRecord, SwitchRecords};
+pub use record::{Bounds, EpochRecords, FiveTuple, FlowRecord, SwitchRecords, SwitchView};
 pub use traffic::{
     AddressVolume, FlowVolume, MatrixVolume, PrefixVolume, ServiceVolume, TrafficOptions,
     TrafficSummary, Volume,
@@ -264,7 +264,19 @@ impl Analyzer {
     /// # Errors
     /// If the epoch does not come after the last one; nothing changes then.
     pub fn epoch(&mut self, records: &EpochRecords) -> Result<EpochFindings, AnalysisError> {
-        let epoch = records.epoch;
+        let switches: Vec<SwitchView<'_>> = records.switches().iter().map(Into::into).collect();
+        self.epoch_of(records.epoch, &switches)
+    }
+
+    /// The same for records that are kept elsewhere: no switch may be there twice.
+    ///
+    /// # Errors
+    /// If the epoch does not come after the last one; nothing changes then.
+    pub fn epoch_of(
+        &mut self,
+        epoch: u64,
+        switches: &[SwitchView<'_>],
+    ) -> Result<EpochFindings, AnalysisError> {
         if let Some(last) = self.last_epoch
             && epoch <= last
         {
@@ -277,7 +289,8 @@ impl Analyzer {
         self.last_epoch = Some(epoch);
         let model = self.model.as_ref();
         let flows = EpochFlows::new(
-            records,
+            epoch,
+            switches,
             model.map(NetworkModel::network),
             self.options.records_max,
             &mut self.counters,

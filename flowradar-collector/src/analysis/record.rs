@@ -52,6 +52,19 @@ pub struct SwitchRecords {
     pub all_v6: bool,
 }
 
+/// What a switch reported of an epoch, wherever its records are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct SwitchView<'a> {
+    /// The switch.
+    pub switch: &'a str,
+    /// The flows found, each once.
+    pub flows: &'a [FlowRecord],
+    /// Whether all IPv4 flows of the switch are among them; false if it did not report any.
+    pub all_v4: bool,
+    /// The same for IPv6.
+    pub all_v6: bool,
+}
+
 /// The flow records of all switches that reported an epoch.
 ///
 /// ```
@@ -116,6 +129,17 @@ impl<K: FlowKey> From<&DecodedFlow<K>> for FlowRecord {
             flow: FiveTuple::from(&flow.key),
             packets: flow.packets,
             bytes: flow.bytes,
+        }
+    }
+}
+
+impl<'a> From<&'a SwitchRecords> for SwitchView<'a> {
+    fn from(records: &'a SwitchRecords) -> Self {
+        Self {
+            switch: records.switch.as_str(),
+            flows: &records.flows,
+            all_v4: records.all_v4,
+            all_v6: records.all_v6,
         }
     }
 }
