@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::notice::Notices;
 use crate::stage::{self, QueueGiver};
 use crate::store::{FlowReader, FlowStore, ParquetStore, StoreError};
-use crate::{api, classic, export, run, webhook};
+use crate::{api, classic, export, run, run_number, webhook};
 
 /// Inputs waiting for grouping at most.
 const INPUTS_MAX: usize = 256;
@@ -147,10 +147,9 @@ impl Collector {
         let analyzer = analyzer(&config)?;
         let tls = config.ingest.tls.as_ref().map(server_tls).transpose()?;
         let metrics = Arc::new(Metrics::default());
-        let notices = Notices::default();
         let begin = Instant::now();
         let mut grouper = Grouper::new(config.grouper_options());
-        let (store, journal, state, recovery) = {
+        let (store, journal, state, recovery, first_id) = {
             let config = config.clone();
             let opened = tokio::task::spawn_blocking(move || {
                 let store = ParquetStore::open(config.store_folder(), config.store_options())?;
@@ -164,14 +163,24 @@ impl Collector {
                 for arrived in replayed.reports.into_values() {
                     grouper.input(begin.elapsed(), GroupingInput::Arrived(arrived));
                 }
-                Ok::<_, StartError>((store, journal, state, recovery, grouper))
+                // Nobody else has the journal, and so the folder.
+                let run = run_number::begin_run(&config.data_folder).map_err(|error| {
+                    StartError::File {
+                        name: "data_folder",
+                        path: config.data_folder.join(run_number::FILE),
+                        reason: error.to_string(),
+                    }
+                })?;
+                let first_id = run.saturating_mul(run_number::IDS_OF_A_RUN);
+                Ok::<_, StartError>((store, journal, state, recovery, first_id, grouper))
             });
             let opened = opened
                 .await
                 .map_err(|error| StartError::System(error.to_string()))??;
-            grouper = opened.4;
-            (opened.0, opened.1, opened.2, opened.3)
+            grouper = opened.5;
+            (opened.0, opened.1, opened.2, opened.3, opened.4)
         };
+        let notices = Notices::after_id(first_id);
         if recovery.damaged_stretches > 0 {
             notices.warn(
                 "journal_damaged",
@@ -272,7 +281,12 @@ impl Collector {
         let store = on_own_thread("store", storing.run())?;
         let mut stages = vec![];
         if let Some(analyzer) = analyzer {
-            let analysing = run::analyse(analyzer, analysis_taker, shared.clone());
+            let analysing = run::analyse(
+                analyzer,
+                analysis_taker,
+                shared.clone(),
+                run::EventNumbers::from(first_id),
+            );
             stages.push(on_own_thread("analysis", analysing)?);
         }
         if let Some(export) = &config.export {

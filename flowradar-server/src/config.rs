@@ -17,6 +17,8 @@ use crate::ingest::{Identities, Identity, IngestOptions, Secret};
 use crate::journal::JournalOptions;
 use crate::store::StoreOptions;
 
+/// Epochs in which packets may be in flight at most: analyses settle an epoch when the next one has come.
+const IN_FLIGHT_EPOCHS_MAX: u8 = 1;
 /// Largest configuration file.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
@@ -141,6 +143,9 @@ pub struct EpochsConfig {
     pub waiting_max: usize,
     /// What is done then.
     pub overload: Overload,
+    /// An epoch that only one switch reports, and that is further than this from those of all others, is
+    /// not analysed, and not waited for; 0: no limit.
+    pub apart_max: u64,
 }
 
 /// The store.
@@ -193,7 +198,8 @@ pub struct AnalysisConfig {
     pub enabled: bool,
     /// The network, JSON or TOML; without it only traffic and attacks are analysed.
     pub network: Option<PathBuf>,
-    /// Epochs in which packets may be in flight.
+    /// Epochs after which a packet on its way has been counted further on: 1, or 0 where switches stamp
+    /// the epoch into packets.
     pub in_flight_epochs: Option<u8>,
 }
 
@@ -344,6 +350,17 @@ impl Config {
         if self.epochs.groups_max == 0 || self.store.flush_rows == 0 {
             return wrong("epochs.groups_max, store.flush_rows", "must not be 0");
         }
+        if self
+            .analysis
+            .in_flight_epochs
+            .is_some_and(|epochs| epochs > IN_FLIGHT_EPOCHS_MAX)
+        {
+            return wrong(
+                "analysis.in_flight_epochs",
+                "packets that are in flight for longer than an epoch cannot be told from lost ones: use 1, or \
+                 0 where switches stamp the epoch into packets, or longer epochs",
+            );
+        }
         if self.store.flush_ms == 0 || self.store.maintain_ms == 0 {
             return wrong("store.flush_ms, store.maintain_ms", "must not be 0");
         }
@@ -392,6 +409,7 @@ impl Config {
             },
             waiting_max: self.epochs.waiting_max,
             overload: self.epochs.overload,
+            apart_max: self.epochs.apart_max,
         }
     }
 
@@ -479,6 +497,7 @@ impl Default for EpochsConfig {
             decodes_max: 0,
             waiting_max: 8,
             overload: Overload::SingleDecode,
+            apart_max: 1_000,
         }
     }
 }
@@ -588,6 +607,19 @@ mod tests {
         assert!(!error.to_string().contains("hunter2"), "{error}");
         let text = "[[ingest.switches]]\nname = \"leaf 1\"";
         assert!(Config::parse(text).is_err());
+    }
+
+    #[test]
+    fn packets_are_in_flight_for_an_epoch_at_most() {
+        let check = |epochs: u8| {
+            let text = format!("analysis.in_flight_epochs = {epochs}");
+            Config::parse(&text).expect("TOML").check()
+        };
+        for epochs in [0, 1] {
+            check(epochs).expect("these are what there is");
+        }
+        let error = check(2).expect_err("analyses would take it for 1");
+        assert!(error.to_string().starts_with("analysis.in_flight_epochs: "));
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub mod live;
 pub mod metrics;
 pub mod notice;
 mod run;
+mod run_number;
 pub mod stage;
 pub mod store;
 mod webhook;

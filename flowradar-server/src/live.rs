@@ -26,6 +26,9 @@ pub struct EpochSummary {
     pub quality: Quality,
     /// Whether its only report came when it was closed.
     pub too_late: bool,
+    /// Whether only one switch reported it, and its number is far from those of all others: it was not
+    /// analysed.
+    pub implausible: bool,
     /// Whether every expected switch reported, every flow was found, and every counter is known.
     pub complete: bool,
     /// Switches that were expected and did not report.
@@ -99,6 +102,7 @@ impl EpochSummary {
             revision: epoch.revision,
             quality: epoch.quality,
             too_late: epoch.too_late,
+            implausible: epoch.implausible,
             complete: epoch.is_complete(),
             missing: epoch.missing.clone(),
             records: exact + joint + unresolved,

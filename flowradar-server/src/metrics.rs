@@ -42,6 +42,7 @@ pub struct Metrics {
     streams_failed: Counter,
     epochs: Family<OfKind, Counter>,
     epochs_incomplete: Counter,
+    epochs_implausible: Counter,
     reports_missing: Counter,
     flow_records: Family<OfKind, Counter>,
     flows_not_found: Counter,
@@ -71,6 +72,7 @@ impl Default for Metrics {
             streams_failed: Counter::default(),
             epochs: Family::default(),
             epochs_incomplete: Counter::default(),
+            epochs_implausible: Counter::default(),
             reports_missing: Counter::default(),
             flow_records: Family::default(),
             flows_not_found: Counter::default(),
@@ -125,6 +127,11 @@ impl Default for Metrics {
             "epochs_incomplete",
             "Decoded epochs in which reports, flows or counters are missing",
             metrics.epochs_incomplete.clone(),
+        );
+        r.register(
+            "epochs_implausible",
+            "Epochs that only one switch reported, far from those of all others: not analysed",
+            metrics.epochs_implausible.clone(),
         );
         r.register(
             "reports_missing",
@@ -246,6 +253,10 @@ impl Metrics {
 
     pub(crate) fn stream_failed(&self) {
         self.streams_failed.inc();
+    }
+
+    pub(crate) fn implausible(&self) {
+        self.epochs_implausible.inc();
     }
 
     pub(crate) fn missing(&self, switches: usize) {

@@ -18,7 +18,7 @@ const TOLD_PER_SECOND_MAX: u32 = 5;
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Notice {
-    /// Counts notices of this run of the collector, from 1.
+    /// Ascending over all runs of a collector: the run's number times 1,000,000,000, and a count from 1.
     pub id: u64,
     /// When it happened, in nanoseconds since 1970.
     pub time_ns: u64,
@@ -50,7 +50,7 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Recent {
-    next_id: u64,
+    last_id: u64,
     /// By kind: the second, notices told in it, and notices since then that were not told.
     told: HashMap<String, (u64, u32, u64)>,
     notices: VecDeque<Notice>,
@@ -84,17 +84,26 @@ struct Draft {
 
 impl Default for Notices {
     fn default() -> Self {
-        let (live, _) = broadcast::channel(RECENT_MAX);
-        Self {
-            inner: Arc::new(Inner {
-                live,
-                recent: Mutex::default(),
-            }),
-        }
+        Self::after_id(0)
     }
 }
 
 impl Notices {
+    /// Notices whose numbers come after this one.
+    pub fn after_id(id: u64) -> Self {
+        let (live, _) = broadcast::channel(RECENT_MAX);
+        let recent = Recent {
+            last_id: id,
+            ..Recent::default()
+        };
+        Self {
+            inner: Arc::new(Inner {
+                live,
+                recent: Mutex::new(recent),
+            }),
+        }
+    }
+
     /// Notices from now on. A listener that is too slow misses some, and is told how many.
     pub fn listen(&self) -> broadcast::Receiver<Notice> {
         self.inner.live.subscribe()
@@ -145,6 +154,20 @@ impl Notices {
             message,
             Some(switch.to_owned()),
             epoch,
+        );
+    }
+
+    pub(crate) fn implausible(&self, epoch: u64, switch: &str) {
+        let message = format!(
+            "epoch {epoch} was reported by {switch} alone, and is far from the epochs of all other switches \
+             ([epochs] apart_max): it is stored, and not analysed"
+        );
+        self.simple(
+            Severity::Warning,
+            "implausible",
+            message,
+            Some(switch.to_owned()),
+            Some(epoch),
         );
     }
 
@@ -214,9 +237,9 @@ impl Notices {
             Severity::Critical => tracing::error!(kind = draft.kind, "{}", draft.message),
         }
         let mut recent = self.recent();
-        recent.next_id += 1;
+        recent.last_id += 1;
         let notice = Notice {
-            id: recent.next_id,
+            id: recent.last_id,
             time_ns,
             severity: draft.severity,
             kind: draft.kind,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flowradar_collector::analysis::{AnalysisError, Analyzer};
+use flowradar_collector::analysis::{AnalysisError, Analyzer, Event, EventChange};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -113,6 +113,10 @@ impl Grouping {
                 Action::Missing { epoch, switches } => {
                     shared.metrics.missing(switches.len());
                     shared.notices.missing(epoch, &switches);
+                }
+                Action::Implausible { epoch, switch } => {
+                    shared.metrics.implausible();
+                    shared.notices.implausible(epoch, &switch);
                 }
                 Action::ClosedEarly { epoch } => shared.notices.warn(
                     "closed_early",
@@ -325,11 +329,40 @@ impl Storing {
     }
 }
 
+/// Numbers of events: an analyzer counts its own from 0.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EventNumbers {
+    first: u64,
+}
+
+impl EventNumbers {
+    /// Numbers from `first` on.
+    pub(crate) fn from(first: u64) -> Self {
+        Self { first }
+    }
+
+    fn renumber(&self, event: &mut Event) {
+        event.id = self.first.saturating_add(event.id);
+    }
+
+    fn renumber_change(&self, change: &mut EventChange) {
+        let (EventChange::Opened(event) | EventChange::Updated(event) | EventChange::Closed(event)) =
+            change;
+        self.renumber(event);
+    }
+
+    /// The next analyzer begins anew, after so many events.
+    fn skip(&mut self, events: u64) {
+        self.first = self.first.saturating_add(events);
+    }
+}
+
 /// The analysis stage. Runs on a thread of its own: it computes.
 pub(crate) async fn analyse(
     mut analyzer: Analyzer,
     mut epochs: QueueTaker<Arc<DecodedEpoch>>,
     shared: Shared,
+    mut numbers: EventNumbers,
 ) {
     while let Some(decoded) = epochs.take().await {
         // Late reports improve what is stored; what was concluded before stands.
@@ -337,8 +370,13 @@ pub(crate) async fn analyse(
             shared.metrics.analysed("late");
             continue;
         }
-        let records = DecodedEpoch::clone(&decoded).into_records();
-        let mut findings = analyzer.epoch(&records);
+        // All that comes after it would be out of order.
+        if decoded.implausible {
+            shared.metrics.analysed("implausible");
+            continue;
+        }
+        let switches = decoded.switch_views();
+        let mut findings = analyzer.epoch_of(decoded.epoch, &switches);
         if let Err(AnalysisError::OutOfOrder { epoch, last }) = findings {
             shared.metrics.analysed("out_of_order");
             // A network that begins anew has epochs from 0 on.
@@ -349,21 +387,29 @@ pub(crate) async fn analyse(
                 "epochs_restarted",
                 format!("epoch {epoch} comes after {last}: analyses begin anew"),
             );
-            for change in analyzer.finish() {
+            for mut change in analyzer.finish() {
+                numbers.renumber_change(&mut change);
                 shared.notices.event(change);
             }
+            numbers.skip(analyzer.counters().events_opened);
             let model = analyzer.model().cloned();
             analyzer = Analyzer::new(*analyzer.options(), model);
-            findings = analyzer.epoch(&records);
+            findings = analyzer.epoch_of(decoded.epoch, &switches);
         }
         // An analyzer that has seen no epoch takes any.
-        let Ok(findings) = findings else { continue };
+        let Ok(mut findings) = findings else {
+            continue;
+        };
         shared.metrics.analysed("analysed");
-        for change in &findings.events {
+        for change in &mut findings.events {
+            numbers.renumber_change(change);
             shared.metrics.event(change.event().kind.word());
             shared.notices.event(change.clone());
         }
-        let open = analyzer.open_events().cloned().collect();
+        let mut open: Vec<Event> = analyzer.open_events().cloned().collect();
+        for event in &mut open {
+            numbers.renumber(event);
+        }
         let counters = analyzer.counters();
         shared.live.put_findings(findings, open, counters);
     }

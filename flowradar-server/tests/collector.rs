@@ -137,14 +137,26 @@ fn api_answers(api: std::net::SocketAddr, network: &Network) {
         "/api/v1/flows/top?group_by=colour",
         "/api/v1/flows/hops?src=10.0.0.1",
         "/api/v1/flows/series?step=0s",
-        "/api/v1/epochs?colour=red",
+        "/api/v1/flows?limit=1&limit=2",
     ] {
-        let refused = ureq::get(format!("http://{api}{bad}")).call();
-        assert!(
-            matches!(refused, Err(ureq::Error::StatusCode(400))),
-            "{bad}: {refused:?}"
-        );
+        refused(api, bad);
     }
+    // No parameter is ignored: the answer would be to another question.
+    let paths = description["paths"].as_object().expect("paths");
+    let undescribed = ["/metrics", "/api/v1/openapi.json"];
+    let described = paths
+        .iter()
+        .filter(|(_, path)| path["get"].is_object())
+        .map(|(path, _)| path.as_str());
+    for path in described.chain(undescribed) {
+        let error = refused(api, &format!("{path}?colour=red&step=1s&group_by=src"));
+        assert!(error.contains("colour"), "{path}: {error}");
+    }
+    let error = refused(api, "/api/v1/flows?source_port=53");
+    assert!(
+        error.contains("source_port") && error.contains("src_port"),
+        "{error}"
+    );
     let metrics = ureq::get(format!("http://{api}/metrics"))
         .call()
         .expect("metrics");
@@ -152,6 +164,22 @@ fn api_answers(api: std::net::SocketAddr, network: &Network) {
     for line in ["flowradar_rows_stored_total", "outcome=\"late\"", "# EOF"] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }
+}
+
+/// The error with which a request is refused, as a bad one.
+fn refused(api: std::net::SocketAddr, path: &str) -> String {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .build()
+        .into();
+    let mut answer = agent
+        .get(format!("http://{api}{path}"))
+        .call()
+        .unwrap_or_else(|error| panic!("{path}: {error}"));
+    let text = answer.body_mut().read_to_string().expect("text");
+    assert_eq!(answer.status(), 400, "{path}: {text}");
+    let body: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    body["error"].as_str().expect("an error").to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -571,4 +599,84 @@ async fn ipfix_comes_out_as_nfdump_reads_it() {
     assert_eq!(differs, None);
     agents.stop();
     collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_astray_does_not_end_the_analyses() {
+    let network = Network::new(20, 6);
+    let folder = TempDir::new().expect("a folder");
+    let spools = TempDir::new().expect("a folder");
+    let collector = Collector::start(config(folder.path()))
+        .await
+        .expect("a collector");
+    let agents = Agents::start(spools.path(), &network.switches, &url(&collector));
+    let analysed = |epochs: u64| {
+        let counters = collector.live().analysis_counters();
+        (counters.epochs == epochs)
+            .then_some(())
+            .ok_or_else(|| format!("{counters:?}"))
+    };
+    for (epoch, flowsets) in network.epochs.iter().enumerate() {
+        for (switch, flowset) in flowsets {
+            agents.put(switch, flowset);
+        }
+        agents.emptied().await;
+        eventually("the epoch is analysed", || analysed(epoch as u64 + 1)).await;
+        if epoch == 2 {
+            let (switch, flowset) = &flowsets[0];
+            agents.put(
+                switch,
+                &common::in_epoch(flowset, 1 << 40, BEGIN_NS + 2 * EPOCH_NS),
+            );
+            let line = "flowradar_epochs_implausible_total 1";
+            eventually("it is seen", || {
+                let metrics = collector.metrics();
+                metrics.contains(line).then_some(()).ok_or(metrics)
+            })
+            .await;
+        }
+    }
+    let metrics = collector.metrics();
+    let line = "flowradar_analyses_total{kind=\"implausible\"} 1";
+    assert!(metrics.contains(line), "{metrics}");
+    let notices = collector.notices().after(0);
+    let told = |kind: &str| notices.iter().filter(|notice| notice.kind == kind).count();
+    assert_eq!((told("implausible"), told("epochs_restarted")), (1, 0));
+    let epochs = fetch(
+        collector.api_address(),
+        &format!("/api/v1/epochs?epoch={}", 1u64 << 40),
+    );
+    assert_eq!(epochs[0]["implausible"], true);
+    assert_eq!(epochs[0]["missing"], serde_json::json!([]));
+    agents.stop();
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_of_events_are_given_once() {
+    let folder = TempDir::new().expect("a folder");
+    let mut ids = vec![];
+    for _ in 0..3 {
+        let collector = Collector::start(config(folder.path()))
+            .await
+            .expect("a collector");
+        collector.notices().info("remark", "a remark");
+        collector.notices().info("remark", "another");
+        let after = ids.last().copied().unwrap_or(0);
+        let path = format!("/api/v1/events?after={after}");
+        let events = fetch(collector.api_address(), &path);
+        let new = events.as_array().expect("a list").iter();
+        let new: Vec<u64> = new
+            .map(|event| event["id"].as_u64().expect("a number"))
+            .collect();
+        assert_eq!(new.len(), 2, "{events}");
+        ids.extend(new);
+        collector.stop().await;
+    }
+    assert!(
+        ids.is_sorted() && ids.windows(2).all(|pair| pair[0] != pair[1]),
+        "{ids:?}"
+    );
+    // What programs that have only doubles can hold.
+    assert!(ids.iter().all(|id| *id < 1 << 53));
 }

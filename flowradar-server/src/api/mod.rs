@@ -9,6 +9,7 @@ mod filter;
 mod flows;
 mod group;
 mod hops;
+mod parameters;
 mod rows;
 
 use std::sync::Arc;
@@ -105,6 +106,7 @@ fn router(api: Api) -> Router {
         .route("/api/v1/admin/notice", post(flush_notice))
         .route("/api/v1/openapi.json", get(description))
         .route("/metrics", get(metrics))
+        .layer(axum::middleware::from_fn(parameters::refuse_unknown))
         .fallback(not_found)
         .with_state(api)
 }

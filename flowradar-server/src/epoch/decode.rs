@@ -50,6 +50,7 @@ pub fn decode(request: &DecodeRequest, fetched: Vec<Fetched>) -> DecodedEpoch {
         length_ns: request.length_ns,
         quality,
         too_late: request.too_late,
+        implausible: request.implausible,
         may_be_stored: request.may_be_stored,
         missing: request.missing.clone(),
         switches,

@@ -1,6 +1,6 @@
 //! What decoding an epoch gives.
 
-use flowradar_collector::analysis::{EpochRecords, FlowRecord, SwitchRecords};
+use flowradar_collector::analysis::{FlowRecord, SwitchView};
 use flowradar_core::CounterStatus;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,8 @@ pub struct DecodedEpoch {
     pub quality: Quality,
     /// Whether its only report came when the epoch was closed.
     pub too_late: bool,
+    /// Whether only one switch reported it, and its number is far from those of all others.
+    pub implausible: bool,
     /// Whether rows of this epoch may be stored already.
     pub may_be_stored: bool,
     /// Switches that were expected and did not report.
@@ -84,21 +86,14 @@ impl DecodedEpoch {
     }
 
     /// The records as analyses take them.
-    pub fn into_records(self) -> EpochRecords {
-        let mut records = EpochRecords::new(self.epoch);
-        for outcome in self.switches {
-            if let Some(name) = super::switch_name(&outcome.switch) {
-                let SwitchRecords {
-                    flows,
-                    all_v4,
-                    all_v6,
-                    ..
-                } = records.switch(name);
-                *flows = outcome.flows;
-                (*all_v4, *all_v6) = (outcome.all_v4, outcome.all_v6);
-            }
-        }
-        records
+    pub fn switch_views(&self) -> Vec<SwitchView<'_>> {
+        let views = self.switches.iter().map(|outcome| SwitchView {
+            switch: &outcome.switch,
+            flows: &outcome.flows,
+            all_v4: outcome.all_v4,
+            all_v6: outcome.all_v6,
+        });
+        views.collect()
     }
 }
 
@@ -217,6 +212,7 @@ mod tests {
             length_ns: 5,
             quality: Quality::Single,
             too_late: true,
+            implausible: true,
             may_be_stored: false,
             missing: vec!["leaf-2".into()],
             switches: vec![SwitchOutcome {

@@ -42,6 +42,9 @@ pub struct GrouperOptions {
     pub waiting_max: usize,
     /// What is done then.
     pub overload: Overload,
+    /// An epoch that only one switch reports, and whose number is further than this from those of all
+    /// others, is implausible; 0: none is.
+    pub apart_max: u64,
 }
 
 /// What is to be done.
@@ -64,6 +67,13 @@ pub enum Action {
         epoch: u64,
         /// The switches.
         switches: Vec<String>,
+    },
+    /// An epoch is decoded that only one switch reported, and whose number is far from those of all others.
+    Implausible {
+        /// The epoch.
+        epoch: u64,
+        /// The switch.
+        switch: String,
     },
     /// An epoch is closed before its time, since too many are known: its late reports will be too late.
     ClosedEarly {
@@ -129,6 +139,9 @@ struct Group {
     /// Reports came that the last decode did not have.
     improved: bool,
     too_late: bool,
+    /// Only one switch reported it, and its number is far from those of all others: it waits for another
+    /// that confirms it, and no epoch waits for it.
+    implausible: bool,
     replayed: bool,
     /// The next decode's number.
     revision: u32,
@@ -159,6 +172,8 @@ struct SwitchPresence {
     present: bool,
     /// When it last reported IPv4 and IPv6.
     last: [Option<Duration>; 2],
+    /// The epoch that it reported last, of those that are plausible.
+    epoch: Option<u64>,
 }
 
 impl Grouper {
@@ -336,7 +351,47 @@ impl Grouper {
             epoch: arrived.epoch,
             outcome,
         });
+        self.note_epoch(id);
         self.check_complete(now, id);
+    }
+
+    /// Takes note that switches are in an epoch. A second one makes it plausible.
+    fn note_epoch(&mut self, id: GroupId) {
+        let Some(group) = self.groups.get_mut(&id) else {
+            return;
+        };
+        if group.implausible {
+            if group.only_switch().is_some() {
+                return;
+            }
+            group.implausible = false;
+            if matches!(group.phase, Phase::Gathering { .. }) {
+                self.undecoded.insert((group.epoch, id));
+            }
+        }
+        for (name, _) in group.reports.keys() {
+            if let Some(switch) = self.switches.get_mut(name) {
+                switch.epoch = Some(group.epoch);
+            }
+        }
+    }
+
+    /// Whether an epoch of a switch is far from those of all others that reported lately.
+    fn is_far(&self, now: Duration, name: &str, epoch: u64) -> bool {
+        let others = self.switches.iter().filter(|(other, switch)| {
+            let mut reports = switch.last.iter().flatten();
+            *other != name && reports.any(|last| self.options.expects(now, *last))
+        });
+        let epochs = others.filter_map(|(_, switch)| switch.epoch);
+        let range = epochs.fold(None, |range: Option<(u64, u64)>, epoch| {
+            let (min, max) = range.unwrap_or((epoch, epoch));
+            Some((min.min(epoch), max.max(epoch)))
+        });
+        let apart = self.options.apart_max;
+        apart > 0
+            && range.is_some_and(|(min, max)| {
+                epoch > max.saturating_add(apart) || epoch.saturating_add(apart) < min
+            })
     }
 
     /// The group that a report belongs to, if there is one.
@@ -360,6 +415,7 @@ impl Grouper {
             && self.closed.is_some_and(|(number, start_ns)| {
                 arrived.epoch <= number && arrived.start_ns <= start_ns
             });
+        let implausible = !too_late && self.is_far(now, &arrived.switch, arrived.epoch);
         let deadline = if too_late {
             now
         } else {
@@ -379,6 +435,7 @@ impl Grouper {
             phase: Phase::Gathering { deadline },
             improved: false,
             too_late,
+            implausible,
             replayed: arrived.replayed,
             revision: 0,
             stored: None,
@@ -386,7 +443,9 @@ impl Grouper {
         };
         self.groups.insert(id, group);
         self.by_epoch.entry(arrived.epoch).or_default().push(id);
-        self.undecoded.insert((arrived.epoch, id));
+        if !implausible {
+            self.undecoded.insert((arrived.epoch, id));
+        }
         self.timers.insert((deadline, id));
         self.limit_groups();
         id
@@ -417,9 +476,8 @@ impl Grouper {
         now: Duration,
         group: &'a Group,
     ) -> impl Iterator<Item = &'a String> + 'a {
-        let expected = move |last: Option<Duration>| {
-            last.is_some_and(|last| now.saturating_sub(last) <= self.options.expected)
-        };
+        let expected =
+            move |last: Option<Duration>| last.is_some_and(|last| self.options.expects(now, last));
         self.switches.iter().filter_map(move |(name, switch)| {
             let has = |key: u8| group.reports.contains_key(&(name.clone(), key));
             let never = switch.last == [None, None];
@@ -433,11 +491,20 @@ impl Grouper {
         let Some(group) = self.groups.get(&id) else {
             return;
         };
+        let epoch = group.epoch;
+        // What was not known when its report came may be now.
+        let alone = group.only_switch().filter(|_| !group.too_late);
+        let alone = alone.filter(|switch| self.is_far(now, switch, epoch));
+        let alone = alone.map(str::to_owned);
+        let implausible = alone.is_some();
         let mut missing: Vec<String> = vec![];
-        if !group.too_late {
+        if !group.too_late && !implausible {
             missing.extend(self.missing(now, group).cloned());
         }
-        let epoch = group.epoch;
+        if let Some(switch) = alone {
+            self.actions
+                .push_back(Action::Implausible { epoch, switch });
+        }
         if !missing.is_empty() {
             missing.sort_unstable();
             self.actions.push_back(Action::Missing {
@@ -446,7 +513,15 @@ impl Grouper {
             });
         }
         if let Some(group) = self.groups.get_mut(&id) {
-            group.phase = Phase::Ready;
+            group.implausible = implausible;
+            if implausible {
+                group.phase = Phase::Waiting;
+                self.waiting.push_back(id);
+                self.undecoded.remove(&(epoch, id));
+            } else {
+                group.phase = Phase::Ready;
+                self.undecoded.insert((epoch, id));
+            }
         }
         // In order of the epochs: those before have deadlines, too.
         while let Some(&(epoch, first)) = self.undecoded.first() {
@@ -501,9 +576,10 @@ impl Grouper {
                     Quality::Network
                 },
                 too_late: group.too_late,
+                implausible: group.implausible,
                 may_be_stored: group.replayed || group.revision > 0,
                 reports: reports.collect(),
-                missing: if group.too_late {
+                missing: if group.too_late || group.implausible {
                     vec![]
                 } else {
                     now_missing.unwrap_or_default()
@@ -540,7 +616,9 @@ impl Grouper {
                 self.by_epoch.remove(&group.epoch);
             }
         }
-        if group.start_ns != 0 && !group.too_late {
+        // An implausible time would make all that comes after it too late.
+        let start_ns = if group.implausible { 0 } else { group.start_ns };
+        if start_ns != 0 && !group.too_late {
             let closed = (group.epoch, group.start_ns);
             let later = self
                 .closed
@@ -563,7 +641,7 @@ impl Grouper {
         let reports = positions.iter();
         self.actions.push_back(Action::Closed(Closed {
             epoch: group.epoch,
-            start_ns: group.start_ns,
+            start_ns,
             reports: reports
                 .map(|position| (position.segment, position.offset))
                 .collect(),
@@ -595,15 +673,27 @@ impl Grouper {
 
     /// Forgets switches that are gone and expected no more.
     fn forget_switches(&mut self, now: Duration) {
-        let expected = self.options.expected;
+        let options = self.options;
         self.switches.retain(|_, switch| {
-            switch.present
-                || switch
-                    .last
-                    .iter()
-                    .flatten()
-                    .any(|last| now.saturating_sub(*last) <= expected)
+            let mut reports = switch.last.iter().flatten();
+            switch.present || reports.any(|last| options.expects(now, *last))
         });
+    }
+}
+
+impl Group {
+    /// The switch, if only one has reported.
+    fn only_switch(&self) -> Option<&str> {
+        let mut names = self.reports.keys().map(|(name, _)| name.as_str());
+        let first = names.next()?;
+        names.all(|name| name == first).then_some(first)
+    }
+}
+
+impl GrouperOptions {
+    /// Whether a switch that reported then is expected to report now.
+    fn expects(&self, now: Duration, last: Duration) -> bool {
+        now.saturating_sub(last) <= self.expected
     }
 }
 

@@ -13,6 +13,7 @@ const OPTIONS: GrouperOptions = GrouperOptions {
     decodes_max: 2,
     waiting_max: 4,
     overload: Overload::SingleDecode,
+    apart_max: 50,
 };
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -50,6 +51,7 @@ struct Bench {
     missing: Vec<(u64, Vec<String>)>,
     removed_before: u64,
     closed_early: Vec<u64>,
+    implausible: Vec<(u64, String)>,
     /// Segment and offset of reports of epochs that are over.
     closed: Vec<(u64, u64)>,
 }
@@ -63,6 +65,7 @@ impl Bench {
             missing: vec![],
             removed_before: 0,
             closed_early: vec![],
+            implausible: vec![],
             closed: vec![],
         }
     }
@@ -124,6 +127,7 @@ impl Bench {
                 } => self.outcomes.push((switch, epoch, outcome)),
                 Action::Missing { epoch, switches } => self.missing.push((epoch, switches)),
                 Action::Closed(closed) => self.closed.extend(closed.reports),
+                Action::Implausible { epoch, switch } => self.implausible.push((epoch, switch)),
                 Action::ClosedEarly { epoch } => self.closed_early.push(epoch),
                 Action::RemoveJournalBefore(segment) => {
                     assert!(segment > self.removed_before);
@@ -341,6 +345,131 @@ fn too_many_epochs_close_the_oldest() {
     }
     assert_eq!(bench.closed_early, [0, 1, 2]);
     assert_eq!(bench.grouper.status().open, 3);
+}
+
+/// Epochs 0 to 2 of three switches are decoded, and `c` claims to be in another epoch.
+fn astray(epoch: u64) -> (Bench, Arrived) {
+    let mut bench = Bench::with_switches();
+    bench.presence(0, "c", true);
+    for number in 0..3 {
+        for switch in ["a", "b", "c"] {
+            bench.report(10, arrived(switch, number));
+        }
+        assert_eq!(bench.finish(10).len(), 1);
+    }
+    let claim = Arrived {
+        position: Position {
+            segment: 1,
+            offset: 99,
+            bytes: 10,
+        },
+        ..arrived("c", epoch)
+    };
+    bench.report(20, claim.clone());
+    (bench, claim)
+}
+
+#[test]
+fn an_epoch_far_from_all_others_is_decoded_by_itself() {
+    for epoch in [1_000_000, u64::MAX / SECOND_NS / 4] {
+        let (mut bench, _) = astray(epoch);
+        // The others go on, without it.
+        for switch in ["a", "b"] {
+            bench.report(30, arrived(switch, 3));
+        }
+        assert!(bench.decodes.is_empty() && bench.implausible.is_empty());
+        bench.tick(130);
+        assert_eq!(bench.implausible, [(epoch, "c".to_owned())]);
+        assert_eq!(bench.missing, [(3, vec!["c".to_owned()])]);
+        let done = bench.finish(140);
+        let shown: Vec<_> = done
+            .iter()
+            .map(|done| (done.epoch, done.implausible, done.missing.len()))
+            .collect();
+        assert_eq!(shown, [(epoch, true, 0), (3, false, 1)]);
+        // It is not the time from which on others are too late.
+        bench.tick(6_000);
+        assert_eq!(bench.grouper.status().open, 0);
+        for switch in ["a", "b"] {
+            assert_ne!(bench.report(6_010, arrived(switch, 4)), Outcome::TooLate);
+        }
+    }
+}
+
+#[test]
+fn a_switch_that_begins_anew_holds_up_nobody() {
+    let mut bench = Bench::with_switches();
+    for number in 1_000..1_003 {
+        for switch in ["a", "b"] {
+            bench.report(10, arrived(switch, number));
+        }
+        bench.finish(10);
+    }
+    bench.report(20, arrived("b", 0));
+    // The next epoch does not wait for epoch 0.
+    for switch in ["a", "b"] {
+        bench.report(30, arrived(switch, 1_003));
+    }
+    let done = bench.finish(30);
+    assert_eq!((done.len(), done[0].epoch), (1, 1_003));
+    bench.tick(120);
+    assert_eq!(bench.implausible, [(0, "b".to_owned())]);
+}
+
+#[test]
+fn a_second_switch_makes_an_epoch_plausible() {
+    // The whole network begins anew, or jumps.
+    let (mut bench, claim) = astray(500);
+    bench.report(30, arrived("a", 500));
+    bench.report(40, arrived("b", 500));
+    let done = bench.finish(50);
+    assert_eq!(switches(&done[0]), ["a", "b", "c"]);
+    assert!(!done[0].implausible && done[0].missing.is_empty());
+    for switch in ["a", "b", "c"] {
+        bench.report(60, arrived(switch, 501));
+    }
+    assert!(!bench.finish(60)[0].implausible);
+    assert!(bench.implausible.is_empty());
+
+    // Even when the first one's report was decoded by itself.
+    let (mut bench, _) = astray(500);
+    bench.tick(130);
+    assert!(bench.finish(130)[0].implausible);
+    assert_eq!(bench.report(140, arrived("a", 500)), Outcome::Late);
+    bench.tick(400);
+    let again = bench.finish(400);
+    assert_eq!(switches(&again[0]), ["a", "c"]);
+    assert!(!again[0].implausible);
+    assert_eq!(claim.epoch, again[0].epoch);
+}
+
+#[test]
+fn nothing_is_implausible_without_others_or_a_limit() {
+    let mut bench = Bench::new(OPTIONS);
+    bench.presence(0, "a", true);
+    for epoch in [0, 1, 1_000_000] {
+        bench.report(10, arrived("a", epoch));
+        assert!(!bench.finish(10)[0].implausible);
+    }
+    // The other switch has been silent for too long.
+    let mut bench = Bench::with_switches();
+    for switch in ["a", "b"] {
+        bench.report(10, arrived(switch, 0));
+    }
+    bench.finish(10);
+    bench.report(2_000, arrived("a", 1_000_000));
+    bench.tick(3_000);
+    assert!(!bench.finish(3_000)[0].implausible);
+
+    let mut bench = Bench::new(GrouperOptions {
+        apart_max: 0,
+        ..OPTIONS
+    });
+    for (switch, epoch) in [("a", 0), ("b", 0), ("a", 1_000_000)] {
+        bench.report(10, arrived(switch, epoch));
+    }
+    bench.tick(200);
+    assert!(bench.implausible.is_empty());
 }
 
 /// What a random network does.

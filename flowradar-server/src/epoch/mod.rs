@@ -17,12 +17,14 @@
 //!
 //! All are counted by switch, and all but the first two are told as notices. A switch that did not
 //! report by the deadline is named in the epoch's `missing`.
+//!
+//! An epoch that only one switch reports and whose number is far from those of all others is *implausible*:
+//! it is decoded and stored, but other epochs do not wait for it, and it is not analysed.
 
 pub mod decode;
 mod decoded;
 mod grouper;
 
-use flowradar_core::flowset::SwitchName;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use decoded::weaker_status;
@@ -107,6 +109,8 @@ pub struct DecodeRequest {
     pub quality: Quality,
     /// Whether the report came when its epoch was closed.
     pub too_late: bool,
+    /// Whether only one switch reported it, and its number is far from those of all others.
+    pub implausible: bool,
     /// Whether rows of this epoch may be stored already.
     pub may_be_stored: bool,
     /// The reports, by switch and kind of key.
@@ -159,9 +163,4 @@ impl Outcome {
             Self::Foreign => "foreign",
         }
     }
-}
-
-/// A switch's name, from a message.
-pub(crate) fn switch_name(name: &str) -> Option<SwitchName> {
-    name.parse().ok()
 }

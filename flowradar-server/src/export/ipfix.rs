@@ -365,6 +365,7 @@ mod tests {
             length_ns: 1_000_000_000,
             quality: Quality::Network,
             too_late: false,
+            implausible: false,
             may_be_stored: false,
             missing: vec![],
             switches: vec![SwitchOutcome {

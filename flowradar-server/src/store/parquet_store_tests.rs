@@ -38,6 +38,7 @@ fn epoch(number: u64, time_ns: u64, switches: &[(&str, u64)]) -> DecodedEpoch {
         length_ns: 1_000_000_000,
         quality: Quality::Network,
         too_late: false,
+        implausible: false,
         may_be_stored: false,
         missing: vec![],
         switches: switches

@@ -93,6 +93,21 @@ impl Network {
     }
 }
 
+/// A flowset as if it were of another epoch: header and checksums as docs/flowset-format.md has them.
+pub fn in_epoch(flowset: &[u8], number: u64, start_ns: u64) -> Vec<u8> {
+    use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+    let mut bytes = flowset.to_vec();
+    bytes[24..32].copy_from_slice(&number.to_le_bytes());
+    bytes[32..40].copy_from_slice(&start_ns.to_le_bytes());
+    let header_bytes = usize::from(u16::from_le_bytes([bytes[10], bytes[11]]));
+    let checksum = xxh3_64(&bytes[..header_bytes - 8]);
+    bytes[header_bytes - 8..header_bytes].copy_from_slice(&checksum.to_le_bytes());
+    let end = bytes.len() - 8;
+    let checksum = xxh3_64_with_seed(&bytes[header_bytes..end], checksum);
+    bytes[end..].copy_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
 /// All rows of a store.
 pub fn stored(reader: &Arc<dyn FlowReader>) -> Rows {
     let mut rows = Rows::new();
