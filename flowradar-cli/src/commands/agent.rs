@@ -120,6 +120,22 @@ struct ConnectionArgs {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:4741")]
     to: String,
 
+    #[command(flatten)]
+    proof: ProofArgs,
+
+    /// Bytes that wait for the collector at most, for each switch
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size, default_value = "1GiB")]
+    spool_size: u64,
+
+    /// Print the summary as JSON to standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// How agent and collector prove who they are.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Collector")]
+pub(crate) struct ProofArgs {
     /// Certificates that the collector's is signed by, PEM; for https
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -136,13 +152,9 @@ struct ConnectionArgs {
     #[arg(long, value_name = "DIR")]
     tokens: Option<PathBuf>,
 
-    /// Bytes that wait for the collector at most, for each switch
-    #[arg(long, value_name = "SIZE", value_parser = units::parse_size, default_value = "1GiB")]
-    spool_size: u64,
-
-    /// Print the summary as JSON to standard output
-    #[arg(long)]
-    json: bool,
+    /// File with the token, where all switches have the same
+    #[arg(long, value_name = "FILE", conflicts_with = "tokens")]
+    token_file: Option<PathBuf>,
 }
 
 /// What was shipped.
@@ -190,7 +202,7 @@ impl<'a> Shipper<'a> {
     fn new(args: &'a ConnectionArgs) -> Result<Self, CommandError> {
         Ok(Self {
             args,
-            channel: channel(args)?,
+            channel: args.proof.channel(&args.to)?,
             spools: BTreeMap::new(),
             tasks: JoinSet::new(),
             counts: Arc::default(),
@@ -216,7 +228,7 @@ impl<'a> Shipper<'a> {
             .map_err(CommandError::file("open the spool", &folder))?;
         let options = AgentOptions {
             switch: switch.clone(),
-            token: token(self.args, switch)?,
+            token: self.args.proof.token(switch)?,
             description: format!("flowradar agent {}", env!("CARGO_PKG_VERSION")),
             links,
             retry: Duration::from_millis(100),
@@ -518,36 +530,42 @@ fn header_of(path: &Path) -> Result<(u64, SwitchName), String> {
     Ok((header.epoch.number, header.switch.clone()))
 }
 
-fn channel(args: &ConnectionArgs) -> Result<Channel, CommandError> {
-    let usage =
-        |error: tonic::transport::Error| CommandError::Usage(format!("--to {}: {error}", args.to));
-    let mut endpoint = Endpoint::from_shared(args.to.clone())
-        .map_err(usage)?
-        .connect_timeout(Duration::from_secs(10))
-        .http2_keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true);
-    if args.to.starts_with("https:") {
-        let read = |path: &PathBuf| fs::read(path).map_err(CommandError::file("read", path));
-        let ca = args.ca.as_ref().ok_or_else(|| {
-            CommandError::Usage(
-                "https wants --ca: the certificates that sign the collector's".into(),
-            )
-        })?;
-        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?));
-        if let (Some(certificate), Some(key)) = (&args.certificate, &args.key) {
-            tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));
+impl ProofArgs {
+    /// A channel to a collector, connected when it is used.
+    pub(crate) fn channel(&self, to: &str) -> Result<Channel, CommandError> {
+        let usage = |error: tonic::transport::Error| CommandError::Usage(format!("{to}: {error}"));
+        let mut endpoint = Endpoint::from_shared(to.to_owned())
+            .map_err(usage)?
+            .connect_timeout(Duration::from_secs(10))
+            .http2_keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_while_idle(true)
+            .tcp_nodelay(true);
+        if to.starts_with("https:") {
+            let read = |path: &PathBuf| fs::read(path).map_err(CommandError::file("read", path));
+            let ca = self.ca.as_ref().ok_or_else(|| {
+                CommandError::Usage(
+                    "https wants --ca: the certificates that sign the collector's".into(),
+                )
+            })?;
+            let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?));
+            if let (Some(certificate), Some(key)) = (&self.certificate, &self.key) {
+                tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));
+            }
+            endpoint = endpoint.tls_config(tls).map_err(usage)?;
         }
-        endpoint = endpoint.tls_config(tls).map_err(usage)?;
+        Ok(endpoint.connect_lazy())
     }
-    Ok(endpoint.connect_lazy())
-}
 
-fn token(args: &ConnectionArgs, switch: &SwitchName) -> Result<Option<Secret>, CommandError> {
-    let Some(folder) = &args.tokens else {
-        return Ok(None);
-    };
-    let path = folder.join(switch.as_str());
-    let text = fs::read_to_string(&path).map_err(CommandError::file("read", &path))?;
-    Ok(Some(Secret::new(text.trim())))
+    /// The token of a switch, if there is one.
+    pub(crate) fn token(&self, switch: &SwitchName) -> Result<Option<Secret>, CommandError> {
+        let of_switch = self
+            .tokens
+            .as_ref()
+            .map(|folder| folder.join(switch.as_str()));
+        let Some(path) = of_switch.or_else(|| self.token_file.clone()) else {
+            return Ok(None);
+        };
+        let text = fs::read_to_string(&path).map_err(CommandError::file("read", &path))?;
+        Ok(Some(Secret::new(text.trim())))
+    }
 }

@@ -118,7 +118,9 @@ fn tell_start(
         listening.api
     );
     if args.json {
-        output::print_json(&listening)?;
+        let line = serde_json::to_string(&listening)
+            .map_err(|error| CommandError::Failed(error.to_string()))?;
+        output::print_text(&format!("{line}\n"))?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ mod agent;
 mod analyze;
 pub(crate) mod balance;
 mod bench;
-mod collect;
+pub(crate) mod collect;
 pub(crate) mod decode;
 mod demo;
 mod dispatch;
@@ -44,6 +44,8 @@ Examples:
   flowradar net-decode net                      its flows, from all switches together
   flowradar analyze net                         what they say: losses, loops, load, attacks
   flowradar plan --flows 100000                 memory and bandwidth that so many flows take
+  flowradar collect & flowradar agent fat-tree --epochs 30 & flowradar top
+                                                a collector, switches that report to it, and a look at it
   flowradar dispatch run trace.pcap --servers 3 --out parts
                                                 a capture spread over three analysis servers
   flowradar evaluate --out evaluation --quick   the paper's evaluation, done again
@@ -56,24 +58,25 @@ pub(crate) struct Cli {
     command: Command,
 }
 
+// In the order of --help: as a newcomer comes to need them.
 #[derive(Debug, Subcommand)]
 enum Command {
-    Balance(balance::BalanceArgs),
     Demo(demo::DemoArgs),
-    Dispatch(dispatch::DispatchArgs),
+    Encode(encode::EncodeArgs),
+    Decode(decode::DecodeArgs),
+    NetDecode(net_decode::NetDecodeArgs),
+    Info(info::InfoArgs),
+    Analyze(analyze::AnalyzeArgs),
+    Plan(plan::PlanArgs),
+    Simulate(simulate::SimulateArgs),
     Collect(collect::CollectArgs),
     Agent(agent::AgentArgs),
     Top(top::TopArgs),
     Query(query::QueryArgs),
-    Encode(encode::EncodeArgs),
-    Decode(decode::DecodeArgs),
-    NetDecode(net_decode::NetDecodeArgs),
-    Analyze(analyze::AnalyzeArgs),
-    Info(info::InfoArgs),
     P4(p4::P4Args),
-    Plan(plan::PlanArgs),
-    Simulate(simulate::SimulateArgs),
     Switch(switch::SwitchArgs),
+    Balance(balance::BalanceArgs),
+    Dispatch(dispatch::DispatchArgs),
     Bench(bench::BenchArgs),
     Evaluate(evaluate::EvaluateArgs),
 }
@@ -81,23 +84,23 @@ enum Command {
 /// Runs the command that the arguments name.
 pub(crate) fn run(cli: Cli) -> Result<Completeness, CommandError> {
     match cli.command {
-        Command::Balance(args) => balance::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Encode(args) => encode::run(&args),
+        Command::Decode(args) => decode::run(&args),
+        Command::NetDecode(args) => net_decode::run(&args),
+        Command::Info(args) => info::run(&args),
+        Command::Analyze(args) => analyze::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Simulate(args) => simulate::run(&args),
+        Command::Collect(args) => collect::run(&args),
         Command::Agent(args) => agent::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Query(args) => query::run(&args),
-        Command::Analyze(args) => analyze::run(&args),
-        Command::Bench(args) => bench::run(&args),
-        Command::Collect(args) => collect::run(&args),
-        Command::Demo(args) => demo::run(&args),
-        Command::Dispatch(args) => dispatch::run(&args),
-        Command::Encode(args) => encode::run(&args),
-        Command::Evaluate(args) => evaluate::run(&args),
-        Command::Decode(args) => decode::run(&args),
-        Command::NetDecode(args) => net_decode::run(&args),
         Command::P4(args) => p4::run(&args),
-        Command::Info(args) => info::run(&args),
-        Command::Plan(args) => plan::run(&args),
-        Command::Simulate(args) => simulate::run(&args),
         Command::Switch(args) => switch::run(&args),
+        Command::Balance(args) => balance::run(&args),
+        Command::Dispatch(args) => dispatch::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
     }
 }

@@ -1,6 +1,8 @@
 //! `p4`: FlowRadar on P4 switches.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -17,9 +19,12 @@ use flowradar_p4::drain::{Bank, DrainTiming, SwitchState};
 use flowradar_p4::epoch::EpochClock;
 use flowradar_p4::fleet::{Fleet, ForEachSwitch};
 use flowradar_p4::topology::{EPOCH_LENGTH, SwitchSpec, Topology};
+use flowradar_server::agent::{AgentProgress, SpoolOptions, SpoolSink, ship};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
+use crate::commands::agent::ProofArgs;
 use crate::layout_options::{self, FilterArgument};
 use crate::outcome::{CommandError, Completeness};
 use crate::output;
@@ -28,6 +33,8 @@ use crate::units;
 
 /// Events that wait to be printed; more let agents wait.
 const EVENTS_MAX: usize = 1024;
+/// Shortest time until a collector that is away is tried again.
+const SHIPPING_RETRY: Duration = Duration::from_millis(250);
 /// Widths of the counters in a switch's cells.
 const FLOW_COUNT_BITS: u8 = 8;
 const PACKET_COUNT_BITS: u8 = 32;
@@ -44,6 +51,8 @@ Examples:
                                                     end an epoch and read it
   flowradar p4 agent --topology net.toml --out flowsets
                                                     do so every epoch, on all switches
+  flowradar p4 agent --topology net.toml --collector http://127.0.0.1:4741
+                                                    the same, shipped to a collector
   flowradar decode flowsets                         the flows")]
 pub(crate) struct P4Args {
     #[command(subcommand)]
@@ -52,7 +61,7 @@ pub(crate) struct P4Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum P4Command {
-    Agent(AgentArgs),
+    Agent(Box<AgentArgs>),
     Config(ConfigArgs),
     Deploy(DeployArgs),
     Epoch(EpochArgs),
@@ -212,16 +221,45 @@ struct AgentArgs {
     drain: DrainArgs,
 
     /// Folder for the flowsets
-    #[arg(long, value_name = "DIR", required_unless_present = "to")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["collector", "to"])]
     out: Option<PathBuf>,
 
-    /// Collector to send the flowsets to, over TCP
+    /// Send the flowsets to this address, over TCP, as they are
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "out")]
     to: Option<String>,
+
+    #[command(flatten)]
+    shipping: ShippingArgs,
 
     /// Stop after so many epochs of each switch [default: go on]
     #[arg(long, value_name = "N")]
     epochs: Option<u64>,
+}
+
+/// How flowsets come to a collector
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Collector")]
+struct ShippingArgs {
+    /// Ship the flowsets to this collector ("flowradar collect"), from spools on disk: none is lost, and
+    /// none is taken twice
+    #[arg(long, value_name = "URL", conflicts_with_all = ["out", "to"])]
+    collector: Option<String>,
+
+    /// Folder for the spools, one for each switch
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "flowradar-spool",
+        requires = "collector"
+    )]
+    spool: PathBuf,
+
+    /// Bytes that wait for the collector at most, for each switch; then its epochs wait in the switch
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size, default_value = "1GiB")]
+    spool_size: u64,
+
+    #[command(flatten)]
+    proof: ProofArgs,
 }
 
 pub(crate) fn run(args: &P4Args) -> Result<Completeness, CommandError> {
@@ -400,16 +438,125 @@ fn run_agent(args: &AgentArgs) -> Result<Completeness, CommandError> {
         epochs_max: args.epochs,
         ..args.drain.agent_options(&args.switches)
     };
-    match (&args.out, &args.to) {
-        (_, Some(address)) => {
+    match (&args.out, &args.to, &args.shipping.collector) {
+        (_, _, Some(url)) => runtime()?.block_on(ship_to(url, args, &fleet, &options)),
+        (_, Some(address), None) => {
             let timeout = args.switches.timeout;
             run_agents(&fleet, &options, |_| TcpSink::new(address, timeout))
         }
-        (Some(folder), None) => {
+        (Some(folder), None, None) => {
             let sink = directory(folder)?;
             run_agents(&fleet, &options, |_| sink.clone())
         }
-        (None, None) => Err(CommandError::Usage("give --out or --to".into())),
+        (None, None, None) => Err(CommandError::Usage(
+            "give --out, --to or --collector".into(),
+        )),
+    }
+}
+
+/// Runs agents whose flowsets go into spools, and ships these. When the agents have ended by themselves,
+/// all is shipped; otherwise the rest stays in the spools until the next time.
+async fn ship_to(
+    url: &str,
+    args: &AgentArgs,
+    fleet: &Fleet,
+    options: &AgentOptions,
+) -> Result<Completeness, CommandError> {
+    let shipping = &args.shipping;
+    let names: Vec<&SwitchName> = fleet.switches().map(|switch| &switch.name).collect();
+    let spool_options = SpoolOptions {
+        bytes_max: shipping.spool_size,
+        ..SpoolOptions::default()
+    };
+    let sink = SpoolSink::open(&shipping.spool, names, spool_options)
+        .map_err(CommandError::file("open the spools in", &shipping.spool))?;
+    let channel = shipping.proof.channel(url)?;
+    let rejected = Arc::new(AtomicU64::new(0));
+    let mut shippers: JoinSet<Result<(), CommandError>> = JoinSet::new();
+    for (switch, spool) in sink.spools() {
+        let agent = flowradar_server::agent::AgentOptions {
+            switch: switch.clone(),
+            token: shipping.proof.token(switch)?,
+            description: format!("flowradar p4 agent {}", env!("CARGO_PKG_VERSION")),
+            links: vec![],
+            retry: SHIPPING_RETRY,
+        };
+        let name = switch.clone();
+        let rejected = Arc::clone(&rejected);
+        let shipped = ship(
+            channel.clone(),
+            agent,
+            spool.clone(),
+            move |progress| match progress {
+                AgentProgress::Registered { .. } | AgentProgress::Acknowledged { .. } => {}
+                AgentProgress::Rejected { sequence, reason } => {
+                    rejected.fetch_add(1, Ordering::Relaxed);
+                    note!("{name}: the collector rejects flowset {sequence}: {reason}");
+                }
+                AgentProgress::Failed { error, retry_in } => {
+                    note!("{name}: {error}; trying again in {retry_in:.1?}");
+                }
+            },
+        );
+        let name = switch.clone();
+        shippers.spawn(async move {
+            let refused = |error| CommandError::Failed(format!("{name}: {error}"));
+            shipped.await.map_err(refused)
+        });
+    }
+    let all = async {
+        let ended = agents_ended(fleet, options, |_| sink.clone()).await?;
+        let emptied = async {
+            for (_, spool) in sink.spools() {
+                spool.emptied().await;
+            }
+        };
+        if !ended.interrupted {
+            tokio::select! {
+                () = emptied => {}
+                stop = tokio::signal::ctrl_c() => stop.map_err(|error| failed(&error))?,
+            }
+        }
+        Ok::<_, CommandError>(ended.completeness())
+    };
+    let completeness = tokio::select! {
+        ended = all => ended?,
+        Some(refused) = shippers.join_next() => {
+            return match refused {
+                Ok(Err(error)) => Err(error),
+                Ok(Ok(())) => Err(CommandError::Failed("a spool is not shipped any more".into())),
+                Err(error) => Err(failed(error)),
+            };
+        }
+    };
+    shippers.shutdown().await;
+    let waiting: usize = sink.spools().map(|(_, spool)| spool.holds().0).sum();
+    if waiting > 0 {
+        note!(
+            "{} wait in {}: they are shipped the next time",
+            counted(waiting as u64, "flowset"),
+            shipping.spool.display()
+        );
+    }
+    Ok(match rejected.load(Ordering::Relaxed) {
+        0 => completeness,
+        _ => Completeness::Partial,
+    })
+}
+
+/// How agents ended.
+#[derive(Clone, Copy, Debug, Default)]
+struct AgentsEnded {
+    failures: usize,
+    /// Some epochs were read as one.
+    merged: bool,
+    /// The user ended it.
+    interrupted: bool,
+}
+
+impl AgentsEnded {
+    fn completeness(self) -> Completeness {
+        Completeness::of(self.failures == 0 && !self.merged)
     }
 }
 
@@ -418,37 +565,45 @@ fn run_agents<S: FlowsetSink + 'static>(
     options: &AgentOptions,
     sink: impl FnMut(&SwitchName) -> S,
 ) -> Result<Completeness, CommandError> {
-    runtime()?.block_on(async {
-        let (sender, mut events) = mpsc::channel(EVENTS_MAX);
-        let mut agents = fleet.agents(options, sink, &sender);
-        // The agents have senders of their own: events end with them.
-        drop(sender);
-        let mut merged = false;
-        loop {
-            tokio::select! {
-                event = events.recv() => match event {
-                    Some(event) => {
-                        let drained = &event.kind;
-                        merged |= matches!(drained, AgentEventKind::EpochDrained(epoch) if epoch.merged > 1);
-                        note!("{}", event_words(&event));
-                    }
-                    None => break,
-                },
-                stop = tokio::signal::ctrl_c() => {
-                    stop.map_err(|error| failed(&error))?;
-                    break;
+    let ended = runtime()?.block_on(agents_ended(fleet, options, sink))?;
+    Ok(ended.completeness())
+}
+
+/// Runs agents until they end, or the user ends them.
+async fn agents_ended<S: FlowsetSink + 'static>(
+    fleet: &Fleet,
+    options: &AgentOptions,
+    sink: impl FnMut(&SwitchName) -> S,
+) -> Result<AgentsEnded, CommandError> {
+    let (sender, mut events) = mpsc::channel(EVENTS_MAX);
+    let mut agents = fleet.agents(options, sink, &sender);
+    // The agents have senders of their own: events end with them.
+    drop(sender);
+    let mut ended = AgentsEnded::default();
+    loop {
+        tokio::select! {
+            event = events.recv() => match event {
+                Some(event) => {
+                    let drained = &event.kind;
+                    ended.merged |= matches!(drained, AgentEventKind::EpochDrained(epoch) if epoch.merged > 1);
+                    note!("{}", event_words(&event));
                 }
+                None => break,
+            },
+            stop = tokio::signal::ctrl_c() => {
+                stop.map_err(|error| failed(&error))?;
+                ended.interrupted = true;
+                break;
             }
         }
-        let mut failures = 0;
-        while let Some(outcome) = agents.try_join_next() {
-            if let Ok(Err(error)) = outcome {
-                note!("{}: {error}", error.switch);
-                failures += 1;
-            }
+    }
+    while let Some(outcome) = agents.try_join_next() {
+        if let Ok(Err(error)) = outcome {
+            note!("{}: {error}", error.switch);
+            ended.failures += 1;
         }
-        Ok(Completeness::of(failures == 0 && !merged))
-    })
+    }
+    Ok(ended)
 }
 
 fn show_states(

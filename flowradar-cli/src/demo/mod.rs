@@ -1,7 +1,9 @@
-//! The demonstration: a network in ordinary times and in a burst, decoded and checked.
+//! The demonstration: a network in ordinary times, in a burst, and in trouble; decoded, watched, and
+//! checked.
 
 pub(crate) mod p4;
 mod page;
+mod troubles;
 
 use std::fs;
 use std::path::Path;
@@ -12,6 +14,8 @@ use flowradar_core::{FlowKey, FlowKeyV4, KeyKind};
 use flowradar_sim::{Faults, LossyLink, Node, Simulation, Topology, Truth};
 use serde::Serialize;
 
+use self::troubles::TroublesReport;
+use crate::commands::collect::runtime;
 use crate::experiment::losses::{self, Hops, LossScore, Losses};
 use crate::experiment::{EpochReports, Tally, encode_epoch};
 use crate::flowset_files;
@@ -51,6 +55,7 @@ pub(crate) struct DemoReport {
     losses: LossReport,
     largest_flows: Vec<FlowOnItsWay>,
     lossy_flows: Vec<FlowOnItsWay>,
+    troubles: TroublesReport,
     seconds: f64,
 }
 
@@ -110,7 +115,7 @@ struct Burst {
 pub(crate) fn run(folder: &Path, seed: u64) -> Result<DemoReport, CommandError> {
     let start = Instant::now();
     fs::create_dir_all(folder).map_err(CommandError::file("create", folder))?;
-    let progress = Progress::steps("demonstration", 6);
+    let progress = Progress::steps("demonstration", 7);
     let topology = Topology::fat_tree(PORTS_OF_A_SWITCH).map_err(failed)?;
     let plan = plan()?;
 
@@ -147,6 +152,8 @@ pub(crate) fn run(folder: &Path, seed: u64) -> Result<DemoReport, CommandError> 
     let (largest_flows, lossy_flows) = notable_flows(&topology, &paths, &found);
     write_flowsets(&reports, folder)?;
     progress.set(5);
+    let troubles = runtime()?.block_on(troubles::run(folder, seed))?;
+    progress.set(6);
 
     let mut report = DemoReport {
         everything_right: ordinary.result.is_complete()
@@ -155,7 +162,8 @@ pub(crate) fn run(folder: &Path, seed: u64) -> Result<DemoReport, CommandError> 
             && burst.result.is_complete()
             && burst.result.wrong() == 0
             && losses.score.is_right()
-            && losses.packets_found == losses.packets_lost,
+            && losses.packets_found == losses.packets_lost
+            && troubles.everything_right,
         folder: folder.display().to_string(),
         switches: topology.switches().len(),
         hosts: topology.hosts().len(),
@@ -167,6 +175,7 @@ pub(crate) fn run(folder: &Path, seed: u64) -> Result<DemoReport, CommandError> 
         losses,
         largest_flows,
         lossy_flows,
+        troubles,
         seconds: 0.0,
     };
     page::write(
@@ -296,6 +305,10 @@ impl DemoReport {
             line("", flow.flow.clone());
             line("", format!("  {}", flow.way()));
         }
+        line("", String::new());
+        for (title, value) in self.troubles.lines() {
+            line(title, value);
+        }
         text.push_str(&format!(
             "\nPictures and explanations: {folder}/report.html\n\
              Decode the burst yourself: flowradar net-decode {folder}/flowsets\n\
@@ -303,7 +316,7 @@ impl DemoReport {
             folder = self.folder,
             seconds = self.seconds,
             verdict = if self.everything_right {
-                "Everything decoded is what was really sent."
+                "Everything decoded is what was really sent, and everything planted was found."
             } else {
                 "NOT everything came out right: see the numbers above."
             },

@@ -14,6 +14,10 @@ fn every_command_has_help_with_examples() {
         "info",
         "plan",
         "demo",
+        "collect",
+        "agent",
+        "top",
+        "query",
         "bench",
         "evaluate",
         "p4",
@@ -37,6 +41,21 @@ fn every_command_has_help_with_examples() {
         let help = flowradar(["simulate", network, "--help"]).expect(0).stdout;
         assert!(help.contains("--flows-per-switch"), "{help}");
     }
+}
+
+#[test]
+fn commands_are_listed_as_a_newcomer_needs_them() {
+    let overview = flowradar(["--help"]).expect(0).stdout;
+    let commands = overview
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.strip_prefix("  "))
+        .filter(|line| !line.starts_with(' '))
+        .filter_map(|line| line.split_whitespace().next());
+    let first: Vec<&str> = commands.take(4).collect();
+    assert_eq!(first, ["demo", "encode", "decode", "net-decode"]);
 }
 
 #[test]

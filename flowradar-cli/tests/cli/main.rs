@@ -3,6 +3,8 @@
 mod support;
 
 mod analyze;
+#[cfg(unix)]
+mod collect;
 mod decode;
 mod encode;
 mod help;
