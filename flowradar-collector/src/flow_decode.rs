@@ -26,11 +26,13 @@
 //! tables of a few dozen cells; there ([`CONFUSIONS_MAX`]) only flows found in a cell before anything
 //! was subtracted are reported.
 
+use core::hash::BuildHasher;
+
 use bitvec::vec::BitVec;
 use flowradar_core::decode::{Leftover, PeelTable, Peeled, WrongKeyKind, cells_of};
 use flowradar_core::layout::Layout;
 use flowradar_core::{FlowKey, Flowset};
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use rayon::prelude::*;
 
 /// Rounds after which FlowDecode stops even if flows are still found. A network is decoded in less
@@ -133,28 +135,53 @@ fn sorted<K: FlowKey>(keys: &[K]) -> (Vec<K>, Vec<u32>) {
     (order.into_iter().map(|(key, _)| key).collect(), places)
 }
 
+/// Flows whose numbers are looked up together, so that waiting for memory overlaps.
+const REGISTERED_TOGETHER: usize = 64;
+
 /// Network-wide numbers of flows, in the order in which they are found.
 #[derive(Debug)]
 struct Registry<K> {
     keys: Vec<K>,
-    numbers: HashMap<K, u32>,
+    /// Places in `keys`. The hash is seeded at random: flows are made by whoever sends packets.
+    numbers: HashTable<u32>,
+    hasher: DefaultHashBuilder,
 }
 
 impl<K> Default for Registry<K> {
     fn default() -> Self {
         Self {
             keys: Vec::new(),
-            numbers: HashMap::new(),
+            numbers: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
         }
     }
 }
 
 impl<K: FlowKey> Registry<K> {
-    fn number(&mut self, key: K) -> u32 {
-        *self.numbers.entry(key).or_insert_with(|| {
+    fn hash(&self, key: &K) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// The number of a flow that was found before.
+    fn find(&self, hash: u64, key: &K) -> Option<u32> {
+        let is_it = |&number: &u32| self.keys[number as usize] == *key;
+        self.numbers.find(hash, is_it).copied()
+    }
+
+    /// The number of a flow, a new one if need be.
+    fn number(&mut self, hash: u64, key: K) -> u32 {
+        let next = u32::try_from(self.keys.len()).expect("fewer flows than cells, and those fit");
+        let (keys, hasher) = (&self.keys, &self.hasher);
+        let entry = self.numbers.entry(
+            hash,
+            |&number| keys[number as usize] == key,
+            |&number| hasher.hash_one(keys[number as usize]),
+        );
+        let number = *entry.or_insert(next).get();
+        if number == next {
             self.keys.push(key);
-            u32::try_from(self.keys.len() - 1).expect("fewer flows than cells, and those fit")
-        })
+        }
+        number
     }
 }
 
@@ -207,36 +234,55 @@ impl<'a, K: FlowKey> Search<'a, K> {
 
     /// Gives numbers to the flows found last.
     fn register(&mut self, registry: &mut Registry<K>) {
-        for peeled in self.found.drain(..) {
-            let ghost = self.ghosts.get_mut(&peeled.key).filter(|times| **times > 0);
-            let flow = if let (true, Some(times)) = (peeled.present, ghost) {
-                *times -= 1;
-                // What errors added up to was taken out before, and is now put back.
-                self.spoiled.push(peeled.pivot);
-                continue;
-            } else if peeled.present {
-                registry.number(peeled.key)
-            } else if let Some(&flow) = registry.numbers.get(&peeled.key) {
-                flow
-            } else {
-                // Never subtracted, so not a flow but what errors add up to.
-                *self.ghosts.entry(peeled.key).or_default() += 1;
-                self.spoiled.push(peeled.pivot);
-                continue;
-            };
-            if self.known.len() <= flow as usize {
-                self.known.resize(registry.keys.len(), false);
+        let found = core::mem::take(&mut self.found);
+        let mut ahead = [(0, None); REGISTERED_TOGETHER];
+        for found in found.chunks(REGISTERED_TOGETHER) {
+            for (peeled, (hash, number)) in found.iter().zip(&mut ahead) {
+                *hash = registry.hash(&peeled.key);
+                *number = registry.find(*hash, &peeled.key);
             }
-            self.known.set(flow as usize, true);
-            if self.looked_up {
-                self.with_help.push(Found {
-                    flow,
-                    pivot: peeled.pivot,
-                    present: peeled.present,
-                });
-            } else {
-                self.alone.push(flow);
+            for (peeled, &(hash, number)) in found.iter().zip(&ahead) {
+                self.register_one(peeled, hash, number, registry);
             }
+        }
+    }
+
+    /// Gives a number to a flow. `number` is the one that it had a short while ago, if it had one.
+    fn register_one(
+        &mut self,
+        peeled: &Peeled<K>,
+        hash: u64,
+        number: Option<u32>,
+        registry: &mut Registry<K>,
+    ) {
+        let ghost = self.ghosts.get_mut(&peeled.key).filter(|times| **times > 0);
+        let flow = if let (true, Some(times)) = (peeled.present, ghost) {
+            *times -= 1;
+            // What errors added up to was taken out before, and is now put back.
+            self.spoiled.push(peeled.pivot);
+            return;
+        } else if peeled.present {
+            number.unwrap_or_else(|| registry.number(hash, peeled.key))
+        } else if let Some(flow) = number.or_else(|| registry.find(hash, &peeled.key)) {
+            flow
+        } else {
+            // Never subtracted, so not a flow but what errors add up to.
+            *self.ghosts.entry(peeled.key).or_default() += 1;
+            self.spoiled.push(peeled.pivot);
+            return;
+        };
+        if self.known.len() <= flow as usize {
+            self.known.resize(registry.keys.len(), false);
+        }
+        self.known.set(flow as usize, true);
+        if self.looked_up {
+            self.with_help.push(Found {
+                flow,
+                pivot: peeled.pivot,
+                present: peeled.present,
+            });
+        } else {
+            self.alone.push(flow);
         }
     }
 

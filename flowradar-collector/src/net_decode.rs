@@ -239,14 +239,10 @@ fn packet_system<K: FlowKey, B: AsRef<[u8]>>(
     let hashes = layout.table().hashes();
     let hidden = switch.absent.iter().chain(&switch.unconfirmed);
     let flows: Vec<u32> = switch.present.iter().chain(hidden).copied().collect();
-    let cells = flows
-        .iter()
-        .flat_map(|&flow| {
-            cells_of(layout, &keys[flow as usize])
-                .into_iter()
-                .take(hashes)
-        })
-        .collect();
+    let mut cells = Vec::with_capacity(flows.len() * hashes);
+    for &flow in &flows {
+        cells.extend_from_slice(&cells_of(layout, &keys[flow as usize])[..hashes]);
+    }
     let saturated = layout.table().widths().packet_count_saturated();
     let mut least = vec![1; switch.present.len()];
     least.resize(flows.len(), 0);

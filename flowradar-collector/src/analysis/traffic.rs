@@ -440,7 +440,7 @@ fn prefix_of(address: IpAddr, options: &TrafficOptions) -> IpNet {
 mod tests {
     use flowradar_core::Counter;
 
-    use super::super::record::EpochRecords;
+    use super::super::record::{EpochRecords, SwitchView};
     use super::*;
 
     fn record(src: [u8; 4], src_port: u16, packets: u64) -> FlowRecord {
@@ -464,7 +464,8 @@ mod tests {
             switch.flows = records.to_vec();
         }
         let mut counters = AnalysisCounters::default();
-        let flows = EpochFlows::new(&of_epoch, None, usize::MAX, &mut counters);
+        let switches: Vec<SwitchView<'_>> = of_epoch.switches().iter().map(Into::into).collect();
+        let flows = EpochFlows::new(epoch, &switches, None, usize::MAX, &mut counters);
         let of_flows: Vec<&FlowRecord> = flows
             .iter()
             .zip(flows.ends())

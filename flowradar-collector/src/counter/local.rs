@@ -19,6 +19,9 @@ const GENERIC_SPARE_ROWS: i64 = 16;
 /// How often rows that no other row checks are taken out before the rest is given up.
 const ATTEMPTS: usize = 4;
 
+/// Rows whose memory is fetched together.
+const WAVE_STEP: usize = 32;
+
 const NONE: u32 = u32::MAX;
 
 /// What one switch's equations prove.
@@ -318,23 +321,50 @@ impl<'a> Equations<'a> {
     /// no more than the lower bounds of its open flows; such flows have no pivot.
     fn propagate(&mut self, bounds: bool) {
         let ready = |row: &Row| row.is_pure() || bounds && row.is_at_bound();
-        let mut queue: Vec<u32> = (0..self.rows.len() as u32)
+        let mut wave: Vec<u32> = (0..self.rows.len() as u32)
             .filter(|&row| ready(&self.rows[row as usize]))
             .collect();
-        while let Some(at) = queue.pop() {
-            let row = self.rows[at as usize];
-            if bounds && row.is_at_bound() && row.open > 1 {
-                self.close_row(at, Proof::Equations, &mut queue, ready);
-            } else if ready(&row) && self.within_bounds(row.open_xor, row.rest) {
-                let flow = row.open_xor;
-                self.close(flow, row.rest, Proof::Equations);
-                if row.usable {
-                    self.pivots.push((at, flow));
+        let mut next_wave = Vec::new();
+        while !wave.is_empty() {
+            for step in wave.chunks(WAVE_STEP) {
+                self.load_ahead(step);
+                for &at in step {
+                    let row = self.rows[at as usize];
+                    if bounds && row.is_at_bound() && row.open > 1 {
+                        self.close_row(at, Proof::Equations, &mut next_wave, ready);
+                    } else if ready(&row) && self.within_bounds(row.open_xor, row.rest) {
+                        let flow = row.open_xor;
+                        self.close(flow, row.rest, Proof::Equations);
+                        if row.usable {
+                            self.pivots.push((at, flow));
+                        }
+                        let touched = self.system.rows_of(flow as usize).iter();
+                        next_wave.extend(touched.filter(|&&row| ready(&self.rows[row as usize])));
+                    }
                 }
-                let touched = self.system.rows_of(flow as usize).iter();
-                queue.extend(touched.filter(|&&row| ready(&self.rows[row as usize])));
+            }
+            wave.clear();
+            std::mem::swap(&mut wave, &mut next_wave);
+        }
+    }
+
+    /// Loads what taking flows out of these rows will need into the cache: here the loads do not wait
+    /// for each other.
+    fn load_ahead(&self, rows: &[u32]) {
+        let mut flows = [0; WAVE_STEP];
+        for (flow, &row) in flows.iter_mut().zip(rows) {
+            *flow = self.rows[row as usize].open_xor;
+        }
+        let hashes = self.system.hashes;
+        let mut open = 0_u32;
+        for &flow in &flows[..rows.len()] {
+            // Of rows with several open flows it is no flow.
+            let cells = self.system.cells.get(flow as usize * hashes..);
+            for &row in cells.into_iter().flatten().take(hashes) {
+                open ^= self.rows[row as usize].open;
             }
         }
+        std::hint::black_box(open);
     }
 
     fn is_open(&self, flow: u32) -> bool {

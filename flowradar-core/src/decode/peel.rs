@@ -301,6 +301,7 @@ where
         let (table, seed) = (self.layout.table(), self.layout.seed());
         let mut batch = [const { None }; LOOK_UP_BATCH];
         let mut seen = [0; LOOK_UP_BATCH];
+        let mut cells_of = [[0; HASHES_MAX]; LOOK_UP_BATCH];
         loop {
             let mut flows = 0;
             for (slot, (number, key)) in batch.iter_mut().zip(self.flows.by_ref()) {
@@ -318,18 +319,32 @@ where
                 let may = self.arrangement.may_contain::<H::Hash, I, _>(filter, place);
                 seen_flows += usize::from(may);
             }
-            for &slot in &seen[..seen_flows] {
-                let Some((number, key, hash, place)) = &batch[usize::from(slot)] else {
+            // The cells of those that have been are on their way before the first is needed.
+            let mut hits = 0;
+            for index in 0..seen_flows {
+                let slot = seen[index];
+                let Some((_, _, hash, place)) = &batch[usize::from(slot)] else {
                     continue;
                 };
-                if !self
+                if self
                     .arrangement
                     .contains::<H::Hash, I, _>(self.filter, place)
                 {
-                    continue;
+                    let cells = table.cells_of_any(hash);
+                    for &cell in &cells[..table.hashes()] {
+                        prefetch(self.cells, cell as usize);
+                    }
+                    seen[hits] = slot;
+                    cells_of[hits] = cells;
+                    hits += 1;
                 }
+            }
+            for (&slot, cells) in seen.iter().zip(&cells_of).take(hits) {
+                let Some((number, key, ..)) = &batch[usize::from(slot)] else {
+                    continue;
+                };
                 self.taken.push(*number);
-                for &cell in &table.cells_of_any(hash)[..table.hashes()] {
+                for &cell in &cells[..table.hashes()] {
                     self.cells[cell as usize].remove::<K, true>(key, 1, None);
                 }
             }
