@@ -16,21 +16,23 @@ use tonic::transport::{Certificate, Identity as TlsIdentity, Server, ServerTlsCo
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::{Config, ConfigError, TlsConfig};
-use crate::epoch::{Arrived, Feedback, Grouper, GroupingInput};
+use crate::epoch::{Arrived, DecodedEpoch, Feedback, Grouper, GroupingInput};
 use crate::ingest::proto::collector_server::CollectorServer;
 use crate::ingest::{DropFolder, Ingest, Switches};
 use crate::journal::{Journal, OpenJournalError, Position, Record, Recovery};
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::notice::Notices;
-use crate::stage::{self, QueueGiver};
+use crate::stage::{self, QueueGiver, QueueTaker};
 use crate::store::{FlowReader, FlowStore, ParquetStore, StoreError};
 use crate::{api, classic, export, run, run_number, webhook};
 
 /// Inputs waiting for grouping at most.
 const INPUTS_MAX: usize = 256;
-/// Decoded epochs waiting for one of the last stages at most.
-const DECODED_MAX: usize = 4;
+/// Decoded epochs waiting for one of the last stages at most, while that writes a file, for example.
+const DECODED_MAX: usize = 256;
+/// Flow records of these, unless a single epoch has more: some 110 bytes each.
+const DECODED_RECORDS_MAX: u32 = 2 << 20;
 /// Largest message of an agent: a chunk of a flowset.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
@@ -220,9 +222,9 @@ impl Collector {
         let decodes = config.grouper_options().decodes_max;
         let (requests, requests_taker) = stage::queue(decodes + 1);
         let (feedback, feedback_taker) = stage::queue::<Feedback>(INPUTS_MAX);
-        let (to_store, store_taker) = stage::queue(DECODED_MAX);
-        let (to_analysis, analysis_taker) = stage::queue(DECODED_MAX);
-        let (to_export, export_taker) = stage::queue(DECODED_MAX);
+        let (to_store, store_taker) = decoded_queue();
+        let (to_analysis, analysis_taker) = decoded_queue();
+        let (to_export, export_taker) = decoded_queue();
         let (to_classic, classic_taker) = stage::queue(INPUTS_MAX);
         let ingest = Ingest::new(
             journal.clone(),
@@ -543,6 +545,13 @@ fn analyzer(config: &Config) -> Result<Option<Analyzer>, StartError> {
         }
     };
     Ok(Some(Analyzer::new(options, model)))
+}
+
+/// A queue for decoded epochs, which may be large.
+fn decoded_queue() -> (QueueGiver<Arc<DecodedEpoch>>, QueueTaker<Arc<DecodedEpoch>>) {
+    stage::weighted_queue(DECODED_MAX, DECODED_RECORDS_MAX, |epoch| {
+        epoch.flow_records()
+    })
 }
 
 /// Runs a stage that computes or blocks on a thread of its own.

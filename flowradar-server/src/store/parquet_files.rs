@@ -12,10 +12,11 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampNanosecondType;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::{ArrowWriter, ProjectionMask};
-use parquet::basic::Compression;
+use parquet::basic::{Compression, Encoding};
 use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::properties::WriterProperties;
 use parquet::file::statistics::Statistics;
+use parquet::schema::types::ColumnPath;
 
 use super::schema::SCHEMA;
 use super::{StoreError, StoredFile, TimeRange};
@@ -43,12 +44,7 @@ impl FileWriter {
         let unfinished = unfinished(folder, &path);
         fs::create_dir_all(folder.join(&partition)).map_err(file_error("make", folder))?;
         let file = File::create(&unfinished).map_err(file_error("make", &unfinished))?;
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::SNAPPY)
-            .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-            .set_created_by(concat!("flowradar ", env!("CARGO_PKG_VERSION")).into())
-            .build();
-        let writer = ArrowWriter::try_new(file, Arc::clone(&SCHEMA), Some(properties))
+        let writer = ArrowWriter::try_new(file, Arc::clone(&SCHEMA), Some(properties()))
             .map_err(parquet_error("write", &unfinished))?;
         Ok(Self {
             folder: folder.to_path_buf(),
@@ -105,6 +101,25 @@ impl FileWriter {
             time_max_ns,
         }))
     }
+}
+
+fn properties() -> WriterProperties {
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_created_by(concat!("flowradar ", env!("CARGO_PKG_VERSION")).into());
+    // Looking up every value in a dictionary is most of the work of writing; these are the same in many
+    // rows, or different in nearly all.
+    let of_differences = ["time", "length_ns", "epoch", "src_port"];
+    let properties = of_differences
+        .into_iter()
+        .fold(properties, |properties, name| {
+            let column = ColumnPath::from(name);
+            properties
+                .set_column_dictionary_enabled(column.clone(), false)
+                .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED)
+        });
+    properties.build()
 }
 
 /// Shows the rows of a file that may be in a time range, with the columns named.
