@@ -124,6 +124,8 @@ impl EntityError {
         match self {
             Self::ActionScope { .. } => Code::PermissionDenied,
             Self::Unsupported { .. } => Code::Unimplemented,
+            // As the specification has it for bytestrings that do not fit.
+            Self::Value { .. } => Code::OutOfRange,
             Self::Lookup(_)
             | Self::Argument { .. }
             | Self::ArgumentMissing { .. }
@@ -134,7 +136,6 @@ impl EntityError {
             | Self::Match { .. }
             | Self::HeaderField { .. }
             | Self::Priority { .. }
-            | Self::Value { .. }
             | Self::Data { .. } => Code::InvalidArgument,
         }
     }

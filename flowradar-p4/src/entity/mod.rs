@@ -411,6 +411,31 @@ impl ActionCall {
     }
 }
 
+macro_rules! entity_from {
+    ($($kind:ident($entity:ty)),* $(,)?) => {
+        $(impl From<$entity> for Entity {
+            fn from(entity: $entity) -> Self {
+                Self::$kind(entity)
+            }
+        })*
+    };
+}
+
+entity_from!(
+    ActionProfileGroup(ActionProfileGroup),
+    ActionProfileMember(ActionProfileMember),
+    CloneSession(CloneSession),
+    Counter(CounterEntry),
+    Digest(DigestEntry),
+    DirectCounter(DirectCounterEntry),
+    DirectMeter(DirectMeterEntry),
+    Meter(MeterEntry),
+    MulticastGroup(MulticastGroup),
+    Register(RegisterEntry),
+    Table(TableEntry),
+    ValueSet(ValueSetEntry),
+);
+
 impl Match {
     /// Equal to this.
     pub fn exact(value: impl Into<Bytestring>) -> Self {

@@ -8,7 +8,6 @@ mod hash;
 mod profile;
 mod state;
 mod table;
-mod wide;
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -754,14 +753,33 @@ fn set(slots: &mut Slots, field: &FieldLayout, value: u64) {
 
 /// Writes fields to the wire.
 fn store(slots: &Slots, groups: &BitGroups, bytes: &mut Vec<u8>) {
-    let mut parts = groups.parts.iter();
+    let mut parts = groups.parts.as_slice();
     for group in &groups.groups {
+        let (those, others) = parts.split_at(usize::from(group.parts).min(parts.len()));
+        parts = others;
         let mut window = 0;
-        for part in parts.by_ref().take(group.parts.into()) {
+        for part in those {
             let value = slots[usize::from(part.slot)] >> part.slot_shift & low(part.bits);
             window |= value << part.window_shift;
         }
-        let window = window.to_be_bytes();
-        bytes.extend_from_slice(window.get(..group.bytes.into()).unwrap_or(&window));
+        store_window(window, group.bytes, bytes);
+    }
+}
+
+/// Appends the first `count` of eight bytes: in parts of constant length, which need no call.
+fn store_window(mut window: u64, count: u8, bytes: &mut Vec<u8>) {
+    if count >= 8 {
+        return bytes.extend_from_slice(&window.to_be_bytes());
+    }
+    if count & 4 != 0 {
+        bytes.extend_from_slice(&((window >> 32) as u32).to_be_bytes());
+        window <<= 32;
+    }
+    if count & 2 != 0 {
+        bytes.extend_from_slice(&((window >> 48) as u16).to_be_bytes());
+        window <<= 16;
+    }
+    if count & 1 != 0 {
+        bytes.push((window >> 56) as u8);
     }
 }

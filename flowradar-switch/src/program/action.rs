@@ -516,9 +516,7 @@ impl Primitive<'_, '_> {
         parameters: &'p [TypedValue],
         index: usize,
     ) -> Result<&'p TypedValue, LoadError> {
-        parameters
-            .get(index)
-            .ok_or_else(|| self.scope().invalid("a parameter is missing"))
+        parameter(self.scope(), parameters, index)
     }
 
     fn expression(&self, parameters: &[TypedValue], index: usize) -> Result<Expression, LoadError> {
@@ -590,16 +588,48 @@ impl Primitive<'_, '_> {
         index: usize,
         kind: &str,
     ) -> Result<&'p str, LoadError> {
-        let parameter = self.parameter(parameters, index)?;
-        if parameter.kind != kind {
-            let construct = format!("\"{}\" where a {kind} is expected", parameter.kind);
-            return Err(self.scope().unsupported(&construct));
-        }
-        parameter
-            .value
-            .as_str()
-            .ok_or_else(|| self.scope().invalid("a name that is not a string"))
+        object(self.scope(), parameters, index, kind)
     }
+}
+
+fn parameter<'p>(
+    scope: Scope<'_>,
+    parameters: &'p [TypedValue],
+    index: usize,
+) -> Result<&'p TypedValue, LoadError> {
+    let parameter = parameters.get(index);
+    parameter.ok_or_else(|| scope.invalid("a parameter is missing"))
+}
+
+/// The name of an object of a kind.
+fn object<'p>(
+    scope: Scope<'_>,
+    parameters: &'p [TypedValue],
+    index: usize,
+    kind: &str,
+) -> Result<&'p str, LoadError> {
+    let parameter = parameter(scope, parameters, index)?;
+    if parameter.kind != kind {
+        let construct = format!("\"{}\" where a {kind} is expected", parameter.kind);
+        return Err(scope.unsupported(&construct));
+    }
+    let name = parameter.value.as_str();
+    name.ok_or_else(|| scope.invalid("a name that is not a string"))
+}
+
+/// The header that a primitive removes, with the slot that says whether it is valid; `None` if it does
+/// something else.
+pub(super) fn removed_header(
+    scope: Scope<'_>,
+    primitive: &json::Primitive,
+) -> Result<Option<(u16, Slot)>, LoadError> {
+    if primitive.op != "remove_header" {
+        return Ok(None);
+    }
+    let name = object(scope, &primitive.parameters, 0, "header")?;
+    let header = scope.layout.header_index(scope.place, name)?;
+    let valid = scope.layout.headers[usize::from(header)].valid;
+    Ok(Some((header, valid)))
 }
 
 /// A primitive in a parser: an object with `op` and `parameters`.

@@ -157,12 +157,50 @@ pub(crate) enum Op {
         b: Slot,
     },
 
+    /// `a & !b`.
+    AndNot {
+        to: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    /// `(a * b) >> amount`, of the product's low 64 bits.
+    MultiplyShiftRight {
+        to: Slot,
+        a: Slot,
+        b: Slot,
+        amount: u8,
+        bits: u8,
+    },
+    /// `a | (b & !c)`.
+    OrAndNot {
+        to: Slot,
+        a: Slot,
+        b: Slot,
+        c: Slot,
+    },
+    /// `a << (from >> shift & low(amount_bits))`.
+    ShiftLeftByField {
+        to: Slot,
+        a: Slot,
+        from: Slot,
+        shift: u8,
+        amount_bits: u8,
+        bits: u8,
+    },
     /// `a << amount | b`.
     ShiftLeftOr {
         to: Slot,
         a: Slot,
         amount: u8,
         b: Slot,
+    },
+    /// `(a ^ b >> amount) * c`.
+    XorShiftMultiply {
+        to: Slot,
+        a: Slot,
+        b: Slot,
+        amount: u8,
+        c: Slot,
     },
     /// `a ^ b >> amount`.
     XorShiftRight {
@@ -272,6 +310,10 @@ pub(crate) enum Op {
     RemoveHeader {
         header: u16,
         valid: Slot,
+    },
+    /// `RemoveHeader` for several: those of an access.
+    RemoveHeaders {
+        access: u16,
     },
     ValidateHeader {
         header: u16,
@@ -418,6 +460,7 @@ impl Op {
         match *self {
             Self::Add { to, .. }
             | Self::And { to, .. }
+            | Self::AndNot { to, .. }
             | Self::ClampUnsigned { to, .. }
             | Self::Copy { to, .. }
             | Self::Divide { to, .. }
@@ -427,18 +470,22 @@ impl Op {
             | Self::LessSigned { to, .. }
             | Self::Mask { to, .. }
             | Self::Multiply { to, .. }
+            | Self::MultiplyShiftRight { to, .. }
             | Self::Not { to, .. }
             | Self::NotEqual { to, .. }
             | Self::Or { to, .. }
+            | Self::OrAndNot { to, .. }
             | Self::Remainder { to, .. }
             | Self::Select { to, .. }
             | Self::ShiftLeft { to, .. }
             | Self::ShiftLeftBy { to, .. }
+            | Self::ShiftLeftByField { to, .. }
             | Self::ShiftLeftOr { to, .. }
             | Self::ShiftRight { to, .. }
             | Self::ShiftRightBy { to, .. }
             | Self::Subtract { to, .. }
             | Self::Xor { to, .. }
+            | Self::XorShiftMultiply { to, .. }
             | Self::XorShiftRight { to, .. } => Some(to),
             _ => None,
         }
@@ -450,9 +497,11 @@ impl Op {
             Self::Add { to, bits, .. }
             | Self::Mask { to, bits, .. }
             | Self::Multiply { to, bits, .. }
+            | Self::MultiplyShiftRight { to, bits, .. }
             | Self::Not { to, bits, .. }
             | Self::ShiftLeft { to, bits, .. }
             | Self::ShiftLeftBy { to, bits, .. }
+            | Self::ShiftLeftByField { to, bits, .. }
             | Self::ShiftRightBy { to, bits, .. }
             | Self::Subtract { to, bits, .. } => {
                 *to = new_to;
@@ -460,6 +509,7 @@ impl Op {
                 true
             }
             Self::And { to, .. }
+            | Self::AndNot { to, .. }
             | Self::ClampUnsigned { to, .. }
             | Self::Copy { to, .. }
             | Self::Divide { to, .. }
@@ -469,11 +519,13 @@ impl Op {
             | Self::LessSigned { to, .. }
             | Self::NotEqual { to, .. }
             | Self::Or { to, .. }
+            | Self::OrAndNot { to, .. }
             | Self::Remainder { to, .. }
             | Self::Select { to, .. }
             | Self::ShiftLeftOr { to, .. }
             | Self::ShiftRight { to, .. }
             | Self::Xor { to, .. }
+            | Self::XorShiftMultiply { to, .. }
             | Self::XorShiftRight { to, .. }
                 if new_bits == 64 =>
             {

@@ -133,6 +133,7 @@ impl ParserContext<'_> {
             place: &place,
         };
         let start = self.assembler.here();
+        self.assembler.begin_block();
         for op in &state.parser_ops {
             self.op(scope, op)?;
             self.assembler.end_statement();
@@ -274,6 +275,10 @@ impl ParserContext<'_> {
             }
             "primitive" => {
                 let primitive = action::from_json(scope, parameter(0))?;
+                // Parsers within parsers begin by removing all headers that they may extract.
+                if let Some((header, valid)) = action::removed_header(scope, &primitive)? {
+                    return self.assembler.push_removal(scope.place, header, valid);
+                }
                 let environment = Environment {
                     scope,
                     ..self.environment

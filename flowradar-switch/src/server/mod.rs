@@ -10,6 +10,7 @@
 mod arbitration;
 mod convert;
 mod error;
+mod offline;
 mod read;
 mod run;
 mod service;
@@ -27,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Identity, Server as GrpcServer, ServerTlsConfig};
 
+pub use self::offline::OfflineServer;
 pub use self::run::{LostPort, RunError, RunOptions, RunningSwitch};
 
 use self::service::Service;

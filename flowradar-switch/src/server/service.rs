@@ -32,8 +32,6 @@ use crate::switch::PacketIn;
 /// Answers to a read are cut into messages of about this size, well below the 4 MiB that clients take
 /// by default.
 const READ_MESSAGE_BYTES: usize = 1 << 20;
-/// The longest frame that a packet-out may carry: a jumbo frame and some headers.
-const PACKET_OUT_MAX_BYTES: usize = 16 << 10;
 /// The version of the specification that the messages are from.
 const API_VERSION: &str = "1.5.0";
 
@@ -265,25 +263,11 @@ impl Service {
     }
 
     fn packet_out(&self, stream: StreamId, message: p4::PacketOut) -> Result<(), Refusal> {
-        let config = {
+        let frame = {
             let state = self.shared.state.lock();
             check_stream(&state, stream)?;
-            state.config().map(Arc::clone)
+            state.packet_out_frame(message)?
         };
-        let no_pipeline = || Refusal::new(Code::FailedPrecondition, "there is no pipeline yet");
-        let config = config.ok_or_else(no_pipeline)?;
-        if message.payload.len() > PACKET_OUT_MAX_BYTES {
-            return Err(Refusal::invalid(format!(
-                "a packet of {} bytes, at most {PACKET_OUT_MAX_BYTES} are sent",
-                message.payload.len()
-            )));
-        }
-        let packet = config.info.decode_packet_out(message)?;
-        let mut frame = match config.info.packet_out() {
-            Some(header) => header.pack(&packet.fields),
-            None => Vec::new(),
-        };
-        frame.extend_from_slice(&packet.payload);
         if !self
             .shared
             .switch

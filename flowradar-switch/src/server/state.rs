@@ -18,6 +18,9 @@ use super::read::Source;
 use super::write::Target;
 use crate::{Pipeline, Program, Switch, Timestamp};
 
+/// The longest frame that a packet-out may carry: a jumbo frame and some headers.
+const PACKET_OUT_MAX_BYTES: usize = 16 << 10;
+
 /// The state behind the service, to be held by one at a time.
 #[derive(Debug)]
 pub(super) struct State {
@@ -176,6 +179,25 @@ impl State {
         };
         outcome.map_err(Refusal::into_status)?;
         Ok(entities)
+    }
+
+    /// The frame that a packet-out lets the CPU port receive.
+    pub(super) fn packet_out_frame(&self, message: p4::PacketOut) -> Result<Vec<u8>, Refusal> {
+        let no_pipeline = || Refusal::new(Code::FailedPrecondition, "there is no pipeline yet");
+        let config = self.config().ok_or_else(no_pipeline)?;
+        if message.payload.len() > PACKET_OUT_MAX_BYTES {
+            return Err(Refusal::invalid(format!(
+                "a packet of {} bytes, at most {PACKET_OUT_MAX_BYTES} are sent",
+                message.payload.len()
+            )));
+        }
+        let packet = config.info.decode_packet_out(message)?;
+        let mut frame = match config.info.packet_out() {
+            Some(header) => header.pack(&packet.fields),
+            None => Vec::new(),
+        };
+        frame.extend_from_slice(&packet.payload);
+        Ok(frame)
     }
 
     /// Acknowledges a digest list.

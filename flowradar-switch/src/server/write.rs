@@ -231,6 +231,7 @@ impl<'a> Target<'a> {
         if operation == Operation::Delete {
             return Ok(self.pipeline.delete_group(profile, group.group)?);
         }
+        self.check_group_size(operation, group)?;
         let content = convert::group(&group.members, group.max_size)?;
         if operation == Operation::Insert {
             self.pipeline.insert_group(profile, group.group, content)?;
@@ -238,6 +239,35 @@ impl<'a> Target<'a> {
             self.pipeline.modify_group(profile, group.group, content)?;
         }
         Ok(())
+    }
+
+    /// A group's size is within what the program says, and stays what it was when it was inserted.
+    fn check_group_size(
+        &self,
+        operation: Operation,
+        group: &ActionProfileGroup,
+    ) -> Result<(), Refusal> {
+        let name = group.profile.as_str();
+        let profile = self.info.action_profiles().by_name(name);
+        let most = profile.map_or(0, |profile| profile.max_group_size);
+        if most > 0 && group.max_size > most {
+            return Err(Refusal::invalid(format!(
+                "groups of `{name}` have at most {most} members; max_size is {}",
+                group.max_size
+            )));
+        }
+        if operation != Operation::Modify {
+            return Ok(());
+        }
+        let groups = self.pipeline.groups(name)?;
+        let old = groups.iter().find(|(number, _)| *number == group.group);
+        match old {
+            Some((_, old)) if old.max_size != group.max_size => Err(Refusal::invalid(format!(
+                "group {} was inserted with max_size {}, which cannot be changed",
+                group.group, old.max_size
+            ))),
+            _ => Ok(()),
+        }
     }
 
     fn write_counter(&mut self, operation: Operation, entry: &CounterEntry) -> Result<(), Refusal> {

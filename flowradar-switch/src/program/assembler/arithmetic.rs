@@ -95,10 +95,7 @@ impl Assembler {
         let a = self.extend(scope, a, limbs)?;
         let b = self.extend(scope, b, limbs)?;
         let to = self.temporary(scope, limbs.into())?;
-        let op = if let Some(fused) = self.fused(narrow, to, a, b).filter(|_| limbs == 1) {
-            self.code.pop();
-            fused
-        } else if limbs == 1 {
+        let op = if limbs == 1 {
             let bits = 64;
             match narrow {
                 NarrowKind::Add => Op::Add { to, a, b, bits },
@@ -116,53 +113,13 @@ impl Assembler {
                 kind: wide,
             }
         };
-        self.push(scope.place, op)?;
+        self.push_fused(scope.place, op)?;
         Ok(Number {
             slot: to,
             limbs,
             range,
             is_exact,
         })
-    }
-
-    /// A shift that was computed just now together with what is done with it: hash functions are full
-    /// of these.
-    fn fused(&self, kind: NarrowKind, to: Slot, a: Slot, b: Slot) -> Option<Op> {
-        match (kind, *self.code.last()?) {
-            (
-                NarrowKind::Xor,
-                Op::ShiftRightBy {
-                    to: shifted,
-                    a: from,
-                    amount,
-                    bits: 64,
-                },
-            ) if shifted == b && a != b && amount < 64 && self.is_last_result(shifted) => {
-                Some(Op::XorShiftRight {
-                    to,
-                    a,
-                    b: from,
-                    amount,
-                })
-            }
-            (
-                NarrowKind::Or,
-                Op::ShiftLeftBy {
-                    to: shifted,
-                    a: from,
-                    amount,
-                    bits: 64,
-                },
-            ) if shifted == a && a != b && amount < 64 && self.is_last_result(shifted) => {
-                Some(Op::ShiftLeftOr {
-                    to,
-                    a: from,
-                    amount,
-                    b,
-                })
-            }
-            _ => None,
-        }
     }
 
     pub(super) fn divide(

@@ -79,7 +79,7 @@ impl Assembler {
                 kind: WideKind::And,
             }
         };
-        self.push(scope.place, op)?;
+        self.push_fused(scope.place, op)?;
         Ok(Number {
             slot: to,
             limbs,
@@ -205,7 +205,7 @@ impl Assembler {
                 kind: WideKind::ShiftLeft,
             }
         };
-        self.push(scope.place, op)?;
+        self.push_fused(scope.place, op)?;
         Ok(Number {
             slot: to,
             limbs,
@@ -312,7 +312,7 @@ impl Assembler {
                     kind,
                 }
             };
-            self.push(scope.place, op)?;
+            self.push_fused(scope.place, op)?;
             let shifted = Number {
                 slot: to,
                 limbs,

@@ -354,7 +354,7 @@ impl Assembler {
             );
         }
         let access = self.access(
-            scope,
+            scope.place,
             Access::Register {
                 register,
                 to: to.clone(),
@@ -376,7 +376,7 @@ impl Assembler {
             .map(|header| scope.layout.headers[usize::from(*header)].fields[field].clone())
             .collect();
         let limbs = fields[0].limbs;
-        self.access(scope, Access::Fields { fields, limbs })
+        self.access(scope.place, Access::Fields { fields, limbs })
     }
 
     /// A number in exactly this many slots.

@@ -6,11 +6,12 @@
 //! Low bits of sums, products and the like depend on low bits only, so they are computed modulo.
 //!
 //! Here: code, constants and temporaries. [`values`]: numbers and their ranges. [`expressions`]: what they
-//! are made of. [`arithmetic`] and [`bits`]: operators.
+//! are made of. [`arithmetic`] and [`bits`]: operators. [`fusion`]: two instructions in one.
 
 mod arithmetic;
 mod bits;
 mod expressions;
+mod fusion;
 mod values;
 
 use std::collections::HashMap;
@@ -35,13 +36,15 @@ pub(in crate::program) struct Assembler {
     pub(in crate::program) code: Vec<Op>,
     /// Slots with what they hold for good.
     pub(in crate::program) constants: Vec<(Slot, u64)>,
-    /// What `LoadIndexed`, `StoreIndexed` and wide register reads refer to.
+    /// What `LoadIndexed`, `StoreIndexed`, `RemoveHeaders` and wide register reads refer to.
     pub(in crate::program) accesses: Vec<Access>,
     next_slot: u32,
     constant_slots: HashMap<Vec<u64>, Slot>,
     free: HashMap<u8, Vec<Slot>>,
     taken: Vec<(Slot, u8)>,
     statement: usize,
+    /// Nothing jumps to what is between here and the next instruction.
+    block: usize,
 }
 
 /// Where something of several slots is read from or written to.
@@ -49,6 +52,8 @@ pub(in crate::program) struct Assembler {
 pub(crate) enum Access {
     /// One of these fields, by index.
     Fields { fields: Vec<FieldLayout>, limbs: u8 },
+    /// All of these headers, each with the slot that says whether it is valid.
+    Headers(Vec<(u16, Slot)>),
     /// A register, to or from a field.
     Register { register: u16, to: FieldLayout },
 }
@@ -64,6 +69,7 @@ impl Assembler {
             free: HashMap::new(),
             taken: Vec::new(),
             statement: 0,
+            block: 0,
         }
     }
 
@@ -121,6 +127,12 @@ impl Assembler {
             other => unreachable!("only jumps are patched, not {other:?}"),
         }
         self.statement = self.code.len();
+        self.begin_block();
+    }
+
+    /// Something may jump to the next instruction.
+    pub(in crate::program) fn begin_block(&mut self) {
+        self.block = self.code.len();
     }
 
     /// Ends a statement: temporaries are free again.
@@ -177,11 +189,11 @@ impl Assembler {
         Ok(slot)
     }
 
-    fn access(&mut self, scope: Scope<'_>, access: Access) -> Result<u16, LoadError> {
+    fn access(&mut self, place: &str, access: Access) -> Result<u16, LoadError> {
         let index = self.accesses.len();
         let limit = u64::from(u16::MAX);
         let number = u16::try_from(index)
-            .map_err(|_| too_large(scope.place, "indirect accesses", index as u64, limit))?;
+            .map_err(|_| too_large(place, "indirect accesses", index as u64, limit))?;
         self.accesses.push(access);
         Ok(number)
     }

@@ -1,7 +1,7 @@
 //! Arithmetic on numbers of several 64-bit limbs, the least significant first, modulo their width.
 //! Results may take the place of operands, except products and shifts.
 
-use super::table::Slots;
+use crate::pipeline::table::Slots;
 use crate::program::op::ones;
 
 pub(super) fn add(slots: &mut Slots, to: usize, a: usize, b: usize, limbs: usize) {
