@@ -78,7 +78,7 @@ fn the_same_packets_come_out() {
 type Generate = fn(&mut Xoshiro256PlusPlus, usize) -> Vec<u8>;
 
 /// Programs, each with frames that reach all of it.
-const PROGRAMS: [(&str, Generate); 15] = [
+const PROGRAMS: [(&str, Generate); 16] = [
     ("action_run", |random, number| {
         [&[number as u8 % 7], bytes(random, 5).as_slice()].concat()
     }),
@@ -132,6 +132,13 @@ const PROGRAMS: [(&str, Generate); 15] = [
         frame.extend((1..labels).map(|_| random.next_u64() as u8 & 0xfe));
         frame.push(random.next_u64() as u8 | 1);
         frame.extend(bytes(random, 4));
+        frame
+    }),
+    ("structure", |random, number| {
+        let mut frame = vec![1 + number as u8 % 10, random.next_u64() as u8, 0, 0, 0];
+        let items = 1 + random.next_u64() as usize % 4;
+        frame.extend((1..items).map(|_| random.next_u64() as u8 | 0x80));
+        frame.push(random.next_u64() as u8 & 0x7f);
         frame
     }),
     ("tables", |random, number| {

@@ -184,7 +184,7 @@ proptest! {
 }
 
 /// All programs.
-const ALL: [&str; 19] = [
+const ALL: [&str; 21] = [
     "action_run",
     "arithmetic",
     "checksum",
@@ -198,6 +198,8 @@ const ALL: [&str; 19] = [
     "selector",
     "signed",
     "stack",
+    "state",
+    "structure",
     "tables",
     "union",
     "validity",
@@ -305,6 +307,43 @@ fn header_stacks() {
         [(1, vec![3, 3, 0, 0, a, b, c])]
     );
     assert!(pipeline.counters().stacks_out_of_range > 0);
+}
+
+#[test]
+fn parsers_and_controls_within_others() {
+    let mut pipeline = pipeline("structure");
+    let item = |more: u8, value: u8| more << 7 | value;
+    let mut check = |input: &[u8], expected: &[u8]| {
+        assert_eq!(
+            run(&mut pipeline, input),
+            [(1, expected.to_vec())],
+            "{input:x?}"
+        );
+    };
+    // Mode, value, sum, last item, number of items. The last item gets 6 more if egress's table does not
+    // match.
+    // Plain: the sum of the items, the third counting ten times, plus one.
+    let (a, b, c) = (item(1, 3), item(1, 4), item(0, 5));
+    check(
+        &[1, 9, 0, 0, 0, a, b, c, 0xee],
+        &[1, 9, 3 + 4 + 50 + 1, 5 + 6, 3, a, b, c, 0xee],
+    );
+    check(&[1, 9, 0, 0, 0, c], &[1, 9, 5 + 1, 5 + 6, 1, c]);
+    // Four items fit, and the fourth weighs nothing.
+    let more = item(1, 5);
+    check(
+        &[1, 9, 0, 0, 0, a, b, more, item(0, 100)],
+        &[1, 9, 58, 106, 4, a, b, more, item(0, 100)],
+    );
+    // Value and sum are swapped, three times.
+    check(&[2, 9, 0, 0, 0, a, c], &[2, 3 + 5, 9, 5 + 6, 2, a, c]);
+    // Two values of the enumeration with one block; arguments that go in and out.
+    check(&[3, 9, 0, 0, 0, a], &[3, 4, 0xff, 6, 0, a]);
+    check(&[4, 8, 0, 0, 0, a], &[4, 4, 0, 6, 0, a]);
+    // Neither of the choices, and a value that the enumeration does not have.
+    check(&[77, 8, 0, 0, 0], &[77, 8, 0xee, 6, 0]);
+    // The table in egress matches.
+    check(&[9, 8, 0, 0, 0], &[9, 108, 0xee, 0, 0]);
 }
 
 #[test]

@@ -24,13 +24,13 @@ fn address(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, last)
 }
 
-async fn insert(session: &Session, entity: impl Into<Wrapped>) {
-    let update = Update::Insert(entity.into().0);
+async fn insert(session: &Session, entity: impl Into<Entity>) {
+    let update = Update::Insert(entity.into());
     session.write(&[update]).await.expect("a good entity");
 }
 
-async fn modify(session: &Session, entity: impl Into<Wrapped>) {
-    let update = Update::Modify(entity.into().0);
+async fn modify(session: &Session, entity: impl Into<Entity>) {
+    let update = Update::Modify(entity.into());
     session.write(&[update]).await.expect("a good entity");
 }
 
@@ -50,11 +50,9 @@ fn update_code(error: &ClientError) -> Code {
 }
 
 /// What the switch has of a kind, by the entity that asks for it.
-async fn read(session: &Session, wanted: impl Into<Wrapped>) -> Vec<Entity> {
+async fn read(session: &Session, wanted: impl Into<Entity>) -> Vec<Entity> {
     let info = session.info().expect("a pipeline");
-    let message = info
-        .encode(&wanted.into().0)
-        .expect("it names what there is");
+    let message = info.encode(&wanted.into()).expect("it names what there is");
     session.read(vec![message]).await.expect("it can be read")
 }
 
@@ -64,33 +62,6 @@ async fn read_message(session: &Session, message: Message) -> Vec<Entity> {
     };
     session.read(vec![entity]).await.expect("it can be read")
 }
-
-struct Wrapped(Entity);
-
-macro_rules! wrapped {
-    ($($kind:ident($entity:ty)),* $(,)?) => {
-        $(impl From<$entity> for Wrapped {
-            fn from(entity: $entity) -> Self {
-                Self(Entity::$kind(entity))
-            }
-        })*
-    };
-}
-
-wrapped!(
-    Table(TableEntry),
-    ActionProfileMember(ActionProfileMember),
-    ActionProfileGroup(ActionProfileGroup),
-    Counter(CounterEntry),
-    DirectCounter(DirectCounterEntry),
-    DirectMeter(DirectMeterEntry),
-    Meter(MeterEntry),
-    Register(RegisterEntry),
-    MulticastGroup(MulticastGroup),
-    CloneSession(CloneSession),
-    ValueSet(ValueSetEntry),
-    Digest(DigestEntry),
-);
 
 fn full(entry: &TableEntry) -> TableEntry {
     let mut named = entry.clone();
