@@ -365,6 +365,31 @@ fn templates_may_change() {
     }
 }
 
+/// Found by fuzzing: data too short for a record of its template, and behind it in the same message a
+/// template under the same id that would find records in it.
+#[test]
+fn a_template_does_not_cut_data_that_came_before_it() {
+    let mut engine = Engine::new(plan(3, AssignmentUnit::Record), ms(0));
+    let mut sent = Sent::default();
+    let long = [(8, 4), (12, 4), (1, 4), (56, 6), (80, 6)];
+    engine.handle(&template(1, 256, &long), source(1), ms(0), &mut sent);
+    let mut both = v9(2, 256, &[10, 0, 0, 1, 10, 1, 0, 2, 0, 0, 0, 100]);
+    both.extend(&template(2, 256, &FIELDS)[20..]);
+    sent.datagrams.clear();
+    engine.handle(&both, source(1), ms(1), &mut sent);
+    assert_eq!(engine.counters().records, 0);
+    let mut collectors = collectors(&sent);
+    assert_eq!(records(&collectors), 0, "nobody was sent a record");
+    // All know the new template, and what comes now is cut by it.
+    sent.datagrams.clear();
+    engine.handle(&data(3, 1), source(1), ms(2), &mut sent);
+    for (to, source, bytes) in &sent.datagrams {
+        collectors[usize::from(to.0)].take(*source, bytes);
+    }
+    assert_eq!(engine.counters().records, 2);
+    assert_eq!(records(&collectors), 2);
+}
+
 #[test]
 fn data_waits_for_its_template_and_not_for_ever() {
     let mut engine = Engine::new(plan(3, AssignmentUnit::Record), Timestamp::ZERO);

@@ -292,6 +292,17 @@ impl Config {
             PolicyName::Fixed => {
                 let mut routes: Vec<(IpNet, Vec<BackEndId>)> = Vec::new();
                 for fixed in &group.fixed {
+                    let stranger = (fixed.collectors.iter())
+                        .find(|name| !group.collectors.contains(name) && id_of(name).is_ok());
+                    if let Some(name) = stranger {
+                        return Err(ConfigError::Value {
+                            place: place(),
+                            reason: format!(
+                                "fixed {} names \"{name}\", which is not in the group: add it to collectors",
+                                fixed.prefix
+                            ),
+                        });
+                    }
                     let ids: Result<Vec<BackEndId>, ConfigError> =
                         fixed.collectors.iter().map(id_of).collect();
                     routes.push((fixed.prefix, ids?));
@@ -342,6 +353,9 @@ impl Config {
         }
         if !(512..=65_000).contains(&self.streams.message_bytes) {
             return Err(value("streams", "message_bytes must be 512 to 65000"));
+        }
+        if self.streams.state_save_seconds == 0 {
+            return Err(value("streams", "state_save_seconds must be at least 1"));
         }
         if self.limits.exporters == 0
             || self.limits.streams == 0

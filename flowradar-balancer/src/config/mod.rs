@@ -131,6 +131,12 @@ pub struct StreamsConfig {
     pub ipfix_counts_options: bool,
     /// Made messages are no longer than this.
     pub message_bytes: usize,
+    /// A file in which templates, options and substitute domains outlive a restart; none for off.
+    pub state_file: Option<PathBuf>,
+    /// How often it is written; it is written at the end, too.
+    pub state_save_seconds: u64,
+    /// What is saved of a stream that was silent for so long is not taken any more.
+    pub state_most_age_seconds: u64,
 }
 
 impl Default for StreamsConfig {
@@ -142,6 +148,9 @@ impl Default for StreamsConfig {
             replay_ms: 0,
             ipfix_counts_options: true,
             message_bytes: 1400,
+            state_file: None,
+            state_save_seconds: 60,
+            state_most_age_seconds: 3600,
         }
     }
 }

@@ -19,7 +19,9 @@ pub(crate) struct Summary {
     pub(crate) templates: u32,
     /// Whether templates are new or different, so that what waits may go on.
     pub(crate) learned: bool,
-    /// A template changed behind data of the same message that it would cut differently.
+    /// Whether there was a data set, even one without a whole record.
+    pub(crate) has_data_sets: bool,
+    /// Templates changed behind data of the same message that they would cut differently.
     pub(crate) redefined_after_use: bool,
     pub(crate) error: Option<WireError>,
 }
@@ -115,14 +117,16 @@ fn templates(
         match record? {
             TemplateAction::Define(record) => match cache.learn_template(&record, limits, budget) {
                 Learned::Same => {}
-                learned @ (Learned::New | Learned::Changed) => {
+                Learned::New | Learned::Changed => {
                     counters.templates_learned += 1;
                     summary.learned = true;
-                    if learned == Learned::Changed && summary.records > 0 {
-                        summary.redefined_after_use = true;
-                    }
+                    summary.redefined_after_use |= summary.has_data_sets;
                 }
-                Learned::Refused => counters.state_refused += 1,
+                Learned::Refused => {
+                    counters.state_refused += 1;
+                    // What was known under its id is gone.
+                    summary.redefined_after_use |= summary.has_data_sets;
+                }
                 Learned::Invalid(error) => {
                     return Err(WireError {
                         offset: set.body_offset,
@@ -132,12 +136,12 @@ fn templates(
             },
             TemplateAction::Withdraw(id) => {
                 counters.templates_withdrawn += 1;
-                summary.redefined_after_use |= summary.records > 0;
+                summary.redefined_after_use |= summary.has_data_sets;
                 cache.withdraw(id, budget);
             }
             TemplateAction::WithdrawAll => {
                 counters.templates_withdrawn += 1;
-                summary.redefined_after_use |= summary.records > 0;
+                summary.redefined_after_use |= summary.has_data_sets;
                 cache.withdraw_all(set.kind == SetKind::OptionsTemplates, budget);
             }
         }
@@ -154,6 +158,7 @@ fn data_set(
     counters: &mut Counters,
     summary: &mut Summary,
 ) -> Result<(), WireError> {
+    summary.has_data_sets = true;
     let Some(template) = cache.template(id) else {
         summary.unknown_sets += 1;
         return Ok(());

@@ -6,109 +6,99 @@ use serde::{Deserialize, Serialize};
 
 use crate::wire::WireReason;
 
-/// Sums since the engine began. Everything that is not passed on as it came is in here.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Counters {
+/// Makes the struct of counters, their sum, and their names in metrics, from one list.
+macro_rules! counters {
+    ($($(#[doc = $text:literal])+ $field:ident: $metric:literal,)+) => {
+        /// Sums since the engine began. Everything that is not passed on as it came is in here.
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default)]
+        pub struct Counters {
+            $($(#[doc = $text])+ pub $field: u64,)+
+            /// Errors in headers and bodies by reason.
+            #[serde(serialize_with = "by_name", skip_deserializing)]
+            pub errors: BTreeMap<WireReason, u64>,
+        }
+
+        impl Counters {
+            /// Adds another engine's counters.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$field += other.$field;)+
+                for (reason, count) in &other.errors {
+                    *self.errors.entry(*reason).or_default() += count;
+                }
+            }
+
+            /// All but the errors: name in metrics, what it counts, value.
+            pub fn sums(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+                [$(($metric, concat!($($text),+), self.$field),)+].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
     /// Datagrams taken in.
-    pub datagrams: u64,
-    /// Their bytes.
-    pub bytes: u64,
+    datagrams: "datagrams_received_total",
+    /// Bytes of datagrams taken in.
+    bytes: "bytes_received_total",
     /// Flow records and flow samples in them, as far as their templates were known.
-    pub records: u64,
+    records: "records_received_total",
     /// Options data records.
-    pub options_records: u64,
+    options_records: "options_records_received_total",
     /// Datagrams whose header is not that of a known format: dropped.
-    pub bad_headers: u64,
+    bad_headers: "bad_headers_total",
     /// Datagrams with a good header whose body ends in an error: what is before the error counts,
     /// and the datagram is passed on whole unless it is split by records.
-    pub bad_bodies: u64,
-    /// Errors of both kinds by reason.
-    #[serde(serialize_with = "by_name", skip_deserializing)]
-    pub errors: BTreeMap<WireReason, u64>,
+    bad_bodies: "bad_bodies_total",
     /// Datagrams of exporters in no group of routers, and not copied: dropped.
-    pub unknown_exporters: u64,
+    unknown_exporters: "unknown_exporters_total",
     /// Datagrams for which no collector was up: dropped.
-    pub no_collector: u64,
+    no_collector: "no_collector_total",
     /// Datagrams of new exporters or streams for which there was no room: dropped.
-    pub no_room: u64,
+    no_room: "no_room_total",
     /// Exporters forgotten to make room for others.
-    pub evicted_exporters: u64,
+    evicted_exporters: "evicted_exporters_total",
     /// Exporters forgotten after a long silence.
-    pub idle_exporters: u64,
+    idle_exporters: "idle_exporters_total",
     /// Datagrams that waited for a template.
-    pub waited: u64,
-    /// Of these, sent on after their template came.
-    pub waited_released: u64,
-    /// Of these, sent on without, because the time was over or there was no room.
-    pub sent_without_template: u64,
+    waited: "waited_total",
+    /// Datagrams that waited and were sent on after their template came.
+    waited_released: "waited_released_total",
+    /// Datagrams sent on without their template, because the time was over or there was no room.
+    sent_without_template: "sent_without_template_total",
     /// Template records that were new or different.
-    pub templates_learned: u64,
+    templates_learned: "templates_learned_total",
     /// Templates withdrawn.
-    pub templates_withdrawn: u64,
+    templates_withdrawn: "templates_withdrawn_total",
     /// Templates and options records that found no room and are passed on, but not kept.
-    pub state_refused: u64,
+    state_refused: "state_refused_total",
     /// Messages with templates and options that were made here.
-    pub catch_up_messages: u64,
+    catch_up_messages: "catch_up_messages_total",
     /// Units that went to another back end than before.
-    pub moves: u64,
+    moves: "moves_total",
     /// Messages sent again after a collector failed.
-    pub replayed: u64,
+    replayed: "replayed_total",
     /// Messages that were no longer there to be sent again.
-    pub replay_overflow: u64,
+    replay_overflow: "replay_overflow_total",
     /// Records that name no addresses: they follow their stream.
-    pub records_without_flow: u64,
+    records_without_flow: "records_without_flow_total",
     /// Data messages left out of copies of one in N.
-    pub copies_thinned: u64,
+    copies_thinned: "copies_thinned_total",
     /// Sequence units (records or messages) that exporters sent and that never arrived.
-    pub upstream_lost: u64,
+    upstream_lost: "upstream_lost_total",
     /// Messages that were overtaken on their way from the exporter.
-    pub upstream_late: u64,
+    upstream_late: "upstream_late_total",
     /// Exporters that began anew.
-    pub upstream_restarts: u64,
+    upstream_restarts: "upstream_restarts_total",
+    /// Streams whose templates and options came from what was saved before a restart.
+    restored_streams: "restored_streams_total",
+    /// Streams whose saved templates were not taken, because their exporters began anew.
+    outdated_saved_streams: "outdated_saved_streams_total",
 }
 
 impl Counters {
     pub(crate) fn error(&mut self, reason: WireReason) {
         *self.errors.entry(reason).or_default() += 1;
-    }
-
-    /// Adds another engine's counters.
-    pub fn add(&mut self, other: &Self) {
-        let pairs: [(&mut u64, u64); 26] = [
-            (&mut self.datagrams, other.datagrams),
-            (&mut self.bytes, other.bytes),
-            (&mut self.records, other.records),
-            (&mut self.options_records, other.options_records),
-            (&mut self.bad_headers, other.bad_headers),
-            (&mut self.bad_bodies, other.bad_bodies),
-            (&mut self.unknown_exporters, other.unknown_exporters),
-            (&mut self.no_collector, other.no_collector),
-            (&mut self.no_room, other.no_room),
-            (&mut self.evicted_exporters, other.evicted_exporters),
-            (&mut self.idle_exporters, other.idle_exporters),
-            (&mut self.waited, other.waited),
-            (&mut self.waited_released, other.waited_released),
-            (&mut self.sent_without_template, other.sent_without_template),
-            (&mut self.templates_learned, other.templates_learned),
-            (&mut self.templates_withdrawn, other.templates_withdrawn),
-            (&mut self.state_refused, other.state_refused),
-            (&mut self.catch_up_messages, other.catch_up_messages),
-            (&mut self.moves, other.moves),
-            (&mut self.replayed, other.replayed),
-            (&mut self.replay_overflow, other.replay_overflow),
-            (&mut self.records_without_flow, other.records_without_flow),
-            (&mut self.copies_thinned, other.copies_thinned),
-            (&mut self.upstream_lost, other.upstream_lost),
-            (&mut self.upstream_late, other.upstream_late),
-            (&mut self.upstream_restarts, other.upstream_restarts),
-        ];
-        for (sum, value) in pairs {
-            *sum += value;
-        }
-        for (reason, count) in &other.errors {
-            *self.errors.entry(*reason).or_default() += count;
-        }
     }
 }
 

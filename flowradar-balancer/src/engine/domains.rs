@@ -28,14 +28,28 @@ impl Domains {
         self.owners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives a stream its domain: `None` if that is its own.
-    pub(super) fn enter(&self, key: &StreamKey, hash: u64) -> Option<u32> {
+    /// Keeps a domain for a stream that had it before a restart: its own or a substitute.
+    pub(super) fn reserve(&self, key: &StreamKey, substitute: Option<u32>) {
+        if key.protocol != Protocol::Sflow {
+            let place = (key.protocol, substitute.unwrap_or(key.domain));
+            self.owners().entry(place).or_insert(*key);
+        }
+    }
+
+    /// Gives a stream its domain: `None` if that is its own. `before` is the substitute that it had
+    /// before a restart.
+    pub(super) fn enter(&self, key: &StreamKey, hash: u64, before: Option<u32>) -> Option<u32> {
         // sFlow's identity is the agent's address, which is in the datagram.
         if key.protocol == Protocol::Sflow {
             return None;
         }
         let wanted = (key.protocol, key.domain);
         let mut owners = self.owners();
+        if let Some(before) = before
+            && owners.get(&(key.protocol, before)) == Some(key)
+        {
+            return Some(before);
+        }
         if *owners.entry(wanted).or_insert(*key) == *key {
             return None;
         }

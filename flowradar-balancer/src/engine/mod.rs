@@ -28,6 +28,7 @@ mod copies;
 mod counters;
 mod distribute;
 mod domains;
+mod keeper;
 mod plan;
 mod replay;
 mod snapshot;
@@ -44,6 +45,8 @@ use crate::wire::build::MessageBuilder;
 use analysis::{Summary, analyse};
 pub use counters::Counters;
 pub use domains::Domains;
+use keeper::KeeperPart;
+pub use keeper::{SavedRecord, SavedStream, StateKeeper};
 pub use plan::{
     AssignmentUnit, CopyPlan, EnginePlan, GroupPlan, Limits, RoutePlan, WaitingSettings,
 };
@@ -138,6 +141,7 @@ struct Core {
     replay: ReplayBuffer,
     destinations: Vec<Destination>,
     domains: Domains,
+    keeper: Option<KeeperPart>,
     /// Messages under construction in record mode, used again and again.
     parts: Vec<Part>,
     rebalance_cursor: usize,
@@ -221,6 +225,7 @@ impl Engine {
                 replay: ReplayBuffer::default(),
                 destinations: Vec::new(),
                 domains,
+                keeper: None,
                 parts: Vec::new(),
                 rebalance_cursor: 0,
                 idle_checked: now,
@@ -228,6 +233,12 @@ impl Engine {
         };
         engine.apply_plan(plan, None);
         engine
+    }
+
+    /// Lays down templates and options in a keeper when it asks for them, and takes up what it
+    /// remembers.
+    pub fn use_keeper(&mut self, keeper: &StateKeeper) {
+        self.core.keeper = Some(keeper.part());
     }
 
     /// What was counted so far.
@@ -337,6 +348,7 @@ impl Engine {
             }
         }
         self.rebalance(now);
+        self.lay_down(now);
         if now.since(self.core.idle_checked).as_nanos() as u64 >= IDLE_CHECK_NANOS {
             self.core.idle_checked = now;
             let idle = self.core.plan.limits.idle;
@@ -515,9 +527,24 @@ impl Engine {
         let added = self.table.add_stream(key, exporter, &core.plan.limits, now);
         let index = core.made_room(added)?;
         if let Some(stream) = self.table.streams.get_mut(index) {
-            stream.substitute_domain = core.domains.enter(&key, stream.hash);
+            core.begin(stream, header);
         }
         Some(index)
+    }
+
+    /// Gives the keeper what it asks for.
+    fn lay_down(&mut self, now: Timestamp) {
+        let Some(keeper) = &mut self.core.keeper else {
+            return;
+        };
+        let Some(unix_seconds) = keeper.requested() else {
+            return;
+        };
+        let streams = self.table.streams.iter().filter_map(|(_, stream)| {
+            let exporter = self.table.exporters.get(stream.exporter)?;
+            SavedStream::of(stream, exporter.last_seen, now, unix_seconds)
+        });
+        keeper.lay_down(streams.collect());
     }
 
     fn rebalance(&mut self, now: Timestamp) {
@@ -608,6 +635,34 @@ impl Engine {
 }
 
 impl Core {
+    /// Gives a new stream its observation domain, and what is remembered of it.
+    fn begin(&mut self, stream: &mut Stream, header: &Header) {
+        let saved = self
+            .keeper
+            .as_ref()
+            .and_then(|keeper| keeper.recall(&stream.key));
+        let before = saved.as_ref().and_then(|saved| saved.substitute_domain);
+        stream.substitute_domain = self.domains.enter(&stream.key, stream.hash, before);
+        let Some(saved) = saved else {
+            return;
+        };
+        if !saved.goes_on_with(header) {
+            self.counters.outdated_saved_streams += 1;
+            return;
+        }
+        let limits = self.plan.limits.state;
+        for record in &saved.records {
+            let is_kept = stream.cache.restore(
+                stream.key.protocol,
+                record.as_record(),
+                limits,
+                &mut self.budget,
+            );
+            self.counters.state_refused += u64::from(!is_kept);
+        }
+        self.counters.restored_streams += 1;
+    }
+
     fn group_index(&self, exporter: &Exporter) -> Option<usize> {
         self.plan.routes.get(exporter.route?)?.group
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Sender as CommandSender;
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::clock::Clock;
 use super::probe::ProbeResult;
@@ -22,6 +22,9 @@ use crate::health::{Health, HealthChange};
 use crate::policy::{Availability, BackEndId};
 use crate::time::Timestamp;
 
+/// Hosts send few refusals, Linux one a second (icmp_ratelimit): after one, silence means nothing for a
+/// while.
+const REFUSAL_HOLDS: Duration = Duration::from_secs(3);
 /// Events that are kept.
 const EVENTS: usize = 500;
 
@@ -61,6 +64,7 @@ struct Watched {
     health: Health,
     refused: u64,
     accepted: u64,
+    last_refused: Option<Timestamp>,
     reported_load: Option<f64>,
     availability: Availability,
     thread: Option<JoinHandle<()>>,
@@ -170,6 +174,7 @@ impl Control {
                 health: Health::default(),
                 refused: 0,
                 accepted: 0,
+                last_refused: None,
                 reported_load: None,
                 availability: Availability::Up,
                 thread: thread.ok(),
@@ -202,8 +207,7 @@ impl Control {
 
     fn leave(&mut self, watched: Watched) {
         let now = self.clock.now();
-        self.leaving
-            .push((watched, now + std::time::Duration::from_secs(2)));
+        self.leaving.push((watched, now + Duration::from_secs(2)));
     }
 
     /// Goes over to another configuration.
@@ -348,6 +352,7 @@ impl Control {
 
     /// Looks at what senders met since the last time.
     pub(crate) fn watch_refusals(&mut self) {
+        let now = self.clock.now();
         let ids: Vec<BackEndId> = self.watched.keys().copied().collect();
         for id in ids {
             let Some(watched) = self.watched.get_mut(&id) else {
@@ -361,14 +366,18 @@ impl Control {
             let accepted = counters.accepted.load(Relaxed);
             let new_refused = refused - std::mem::replace(&mut watched.refused, refused);
             let new_accepted = accepted - std::mem::replace(&mut watched.accepted, accepted);
+            let is_trusted = watched
+                .last_refused
+                .is_none_or(|at| now.since(at) >= REFUSAL_HOLDS);
             // A datagram is refused only after it was accepted for sending.
             if new_refused > 0 {
+                watched.last_refused = Some(now);
                 self.observe(id, false, new_refused.min(u64::from(u32::MAX)) as u32);
                 for worker in &self.workers {
                     // Nobody was there: whoever comes knows no templates.
                     let _ = worker.commands.send(Command::ForgetMemory(id));
                 }
-            } else if new_accepted > 0 {
+            } else if new_accepted > 0 && is_trusted {
                 self.observe(id, true, 1);
             }
         }

@@ -14,140 +14,8 @@ const EXPORTERS: usize = 1000;
 pub(crate) fn render(status: &Status) -> String {
     let mut text = String::with_capacity(16 << 10);
     let counters = &status.counters;
-    let sums: [(&str, &str, u64); 26] = [
-        (
-            "datagrams_received_total",
-            "Datagrams received.",
-            counters.datagrams,
-        ),
-        (
-            "bytes_received_total",
-            "Bytes of datagrams received.",
-            counters.bytes,
-        ),
-        (
-            "records_received_total",
-            "Flow records and samples received.",
-            counters.records,
-        ),
-        (
-            "options_records_received_total",
-            "Options data records received.",
-            counters.options_records,
-        ),
-        (
-            "bad_headers_total",
-            "Datagrams of no known format, dropped.",
-            counters.bad_headers,
-        ),
-        (
-            "bad_bodies_total",
-            "Datagrams with an error behind the header.",
-            counters.bad_bodies,
-        ),
-        (
-            "unknown_exporters_total",
-            "Datagrams of exporters in no group, dropped.",
-            counters.unknown_exporters,
-        ),
-        (
-            "no_collector_total",
-            "Datagrams dropped because no collector was up.",
-            counters.no_collector,
-        ),
-        (
-            "no_room_total",
-            "Datagrams dropped because tables were full.",
-            counters.no_room,
-        ),
-        (
-            "evicted_exporters_total",
-            "Exporters forgotten to make room.",
-            counters.evicted_exporters,
-        ),
-        (
-            "idle_exporters_total",
-            "Exporters forgotten after silence.",
-            counters.idle_exporters,
-        ),
-        (
-            "waited_total",
-            "Datagrams that waited for a template.",
-            counters.waited,
-        ),
-        (
-            "waited_released_total",
-            "Of these, sent on after their template came.",
-            counters.waited_released,
-        ),
-        (
-            "sent_without_template_total",
-            "Datagrams sent on although their template is unknown.",
-            counters.sent_without_template,
-        ),
-        (
-            "templates_learned_total",
-            "Templates new or changed.",
-            counters.templates_learned,
-        ),
-        (
-            "templates_withdrawn_total",
-            "Templates withdrawn.",
-            counters.templates_withdrawn,
-        ),
-        (
-            "state_refused_total",
-            "Templates and options records not kept for lack of room.",
-            counters.state_refused,
-        ),
-        (
-            "catch_up_messages_total",
-            "Messages with templates and options made here.",
-            counters.catch_up_messages,
-        ),
-        (
-            "moves_total",
-            "Units that moved to another collector.",
-            counters.moves,
-        ),
-        (
-            "replayed_total",
-            "Messages sent again after a failure.",
-            counters.replayed,
-        ),
-        (
-            "replay_overflow_total",
-            "Messages that were no longer there to be sent again.",
-            counters.replay_overflow,
-        ),
-        (
-            "records_without_flow_total",
-            "Records without addresses, split by stream.",
-            counters.records_without_flow,
-        ),
-        (
-            "copies_thinned_total",
-            "Data messages left out of copies of one in N.",
-            counters.copies_thinned,
-        ),
-        (
-            "upstream_lost_total",
-            "Sequence units lost before they arrived.",
-            counters.upstream_lost,
-        ),
-        (
-            "upstream_late_total",
-            "Messages overtaken before they arrived.",
-            counters.upstream_late,
-        ),
-        (
-            "upstream_restarts_total",
-            "Exporters that began anew.",
-            counters.upstream_restarts,
-        ),
-    ];
-    for (name, help, value) in sums {
-        head(&mut text, name, help, "counter");
+    for (name, help, value) in counters.sums() {
+        head(&mut text, name, help.trim(), "counter");
         sample(&mut text, name, &[], value as f64);
     }
     head(
@@ -203,41 +71,30 @@ pub(crate) fn render(status: &Status) -> String {
 }
 
 fn sockets(text: &mut String, status: &Status) {
-    head(
-        text,
-        "kernel_drops_total",
-        "Datagrams that the kernel dropped because a receive buffer was full.",
-        "counter",
-    );
-    for socket in &status.sockets {
-        let labels = [
-            ("address", &*socket.address.to_string()),
-            ("worker", &*socket.worker.to_string()),
-        ];
-        sample(
-            text,
+    type Value = fn(&super::status::SocketStatus) -> f64;
+    let series: [(&str, &str, &str, Value); 2] = [
+        (
             "kernel_drops_total",
-            &labels,
-            socket.kernel_drops as f64,
-        );
-    }
-    head(
-        text,
-        "receive_buffer_bytes",
-        "Receive buffer as the kernel granted it.",
-        "gauge",
-    );
-    for socket in &status.sockets {
-        let labels = [
-            ("address", &*socket.address.to_string()),
-            ("worker", &*socket.worker.to_string()),
-        ];
-        sample(
-            text,
+            "Datagrams that the kernel dropped because a receive buffer was full.",
+            "counter",
+            |of| of.kernel_drops as f64,
+        ),
+        (
             "receive_buffer_bytes",
-            &labels,
-            socket.receive_buffer_bytes as f64,
-        );
+            "Receive buffer as the kernel granted it.",
+            "gauge",
+            |of| of.receive_buffer_bytes as f64,
+        ),
+    ];
+    for (name, help, kind, value) in series {
+        head(text, name, help, kind);
+        for socket in &status.sockets {
+            let labels = [
+                ("address", &*socket.address.to_string()),
+                ("worker", &*socket.worker.to_string()),
+            ];
+            sample(text, name, &labels, value(socket));
+        }
     }
 }
 

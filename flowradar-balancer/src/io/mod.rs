@@ -22,6 +22,7 @@ mod probe;
 mod queue;
 mod sender;
 mod service;
+mod state_file;
 mod status;
 pub(crate) mod sys;
 mod worker;

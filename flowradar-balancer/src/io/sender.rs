@@ -179,6 +179,9 @@ impl Sender {
         match self.socket.send(&PROBE) {
             Ok(_) => counters.accepted.fetch_add(1, Relaxed),
             Err(error) if error.raw_os_error() == Some(libc::ECONNREFUSED) => {
+                // That was the answer to the probe before; this one was not sent. Were it not sent
+                // again, every second would look accepted, and nobody would ever seem to be gone.
+                let _ = self.socket.send(&PROBE);
                 counters.refused.fetch_add(1, Relaxed)
             }
             Err(_) => counters.failed.fetch_add(1, Relaxed),

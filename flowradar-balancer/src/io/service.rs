@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -16,11 +16,12 @@ use super::clock::Clock;
 use super::control::{Control, OrderError, WorkerHandle};
 use super::http;
 use super::probe::probe;
+use super::state_file;
 use super::status::{SocketStatus, Status};
 use super::sys::{enable_receive_extras, force_receive_buffer, steer_by_source};
 use super::worker::{GATHER, GATHER_BUFFER_BYTES, Outbox, Worker, WorkerShared};
 use crate::config::{Config, ConfigError};
-use crate::engine::{Domains, Engine};
+use crate::engine::{Domains, Engine, StateKeeper};
 
 /// Why the balancer did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -65,13 +66,27 @@ pub struct ServiceOptions {
 pub struct Service {
     control: Arc<Mutex<Control>>,
     api: Option<(TcpListener, Option<String>, bool)>,
+    memory: Memory,
     warnings: Vec<String>,
+}
+
+/// What outlives a restart.
+#[derive(Clone, Debug, Default)]
+struct Memory {
+    keeper: StateKeeper,
+    domains: Domains,
+    /// Held while the file is written.
+    writing: Arc<Mutex<()>>,
 }
 
 /// Exporters in the status, of each worker.
 const MOST_EXPORTERS: usize = 1000;
 /// How often refusals are looked at.
 const WATCH: Duration = Duration::from_millis(50);
+/// How long engines have to lay down what they know; they look every tenth of a second.
+const LAYING_DOWN: Duration = Duration::from_secs(5);
+/// Bytes of the state file for each of `limits.state_bytes`: it is hexadecimal, with names.
+const FILE_BYTES_PER_STATE_BYTE: u64 = 4;
 /// How long senders have to empty their queues at the end.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -152,7 +167,14 @@ impl Service {
                 config.listen.receive_buffer_bytes
             ));
         }
-        let domains = Domains::default();
+        let memory = Memory::default();
+        match memory.recall(&config) {
+            Ok(None) => {}
+            Ok(Some(streams)) => control.event(format!(
+                "templates of {streams} streams are remembered from before"
+            )),
+            Err(error) => warnings.push(format!("templates are not remembered: {error}")),
+        }
         for (index, sockets) in sockets_of.into_iter().enumerate() {
             let shared = Arc::new(WorkerShared {
                 dropped: sockets.iter().map(|_| AtomicU64::new(0)).collect(),
@@ -161,9 +183,12 @@ impl Service {
             let (commands, receiver) = std::sync::mpsc::channel();
             let mut outbox = Outbox::default();
             outbox.set(&destinations);
+            let mut engine =
+                Engine::with_domains(compiled.plan.clone(), memory.domains.clone(), clock.now());
+            engine.use_keeper(&memory.keeper);
             let worker = Worker {
                 sockets,
-                engine: Engine::with_domains(compiled.plan.clone(), domains.clone(), clock.now()),
+                engine,
                 outbox,
                 commands: receiver,
                 shared: Arc::clone(&shared),
@@ -190,6 +215,7 @@ impl Service {
         Ok(Self {
             control: Arc::new(Mutex::new(control)),
             api,
+            memory,
             warnings,
         })
     }
@@ -252,6 +278,7 @@ impl Service {
         let mut watch = tokio::time::interval(WATCH);
         let mut probes = tokio::time::interval(interval);
         let mut house = tokio::time::interval(Duration::from_secs(1));
+        let mut saved_at = tokio::time::Instant::now();
         for timer in [&mut watch, &mut probes, &mut house] {
             timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         }
@@ -260,7 +287,19 @@ impl Service {
             tokio::select! {
                 () = &mut stop => break,
                 _ = watch.tick() => self.control.lock().watch_refusals(),
-                _ = house.tick() => self.control.lock().keep_house(),
+                _ = house.tick() => {
+                    self.control.lock().keep_house();
+                    let config = self.control.lock().config.clone();
+                    let interval = Duration::from_secs(config.streams.state_save_seconds);
+                    if config.streams.state_file.is_some() && saved_at.elapsed() >= interval {
+                        saved_at = tokio::time::Instant::now();
+                        let (memory, control) = (self.memory.clone(), Arc::clone(&self.control));
+                        tokio::task::spawn_blocking(move || {
+                            let request = memory.keeper.request(unix_seconds(), false);
+                            memory.save(&config, request, &control);
+                        });
+                    }
+                }
                 _ = probes.tick() => {
                     let due = self.control.lock().probes();
                     for (id, config, address) in due {
@@ -282,11 +321,16 @@ impl Service {
             }
         }
         let control = Arc::clone(&self.control);
+        let memory = self.memory;
         let ended = tokio::task::spawn_blocking(move || {
+            // Engines lay down what they know when they have taken in everything.
+            let request = memory.keeper.request(unix_seconds(), true);
             let workers = control.lock().stop_workers();
             for thread in workers {
                 let _ = thread.join();
             }
+            let config = control.lock().config.clone();
+            memory.save(&config, request, &control);
             let senders = control.lock().stop_senders();
             let started = std::time::Instant::now();
             // A destination that takes nothing must not hold up the end.
@@ -300,6 +344,52 @@ impl Service {
             .await
             .map_err(|error| ServiceError::System(io::Error::other(error)))
     }
+}
+
+impl Memory {
+    /// Remembers what was saved, if anything is to be; of how many streams.
+    fn recall(&self, config: &Config) -> Result<Option<usize>, state_file::StateFileError> {
+        let Some(path) = &config.streams.state_file else {
+            return Ok(None);
+        };
+        let streams = state_file::read(path, file_limit(config))?;
+        let most_age = Duration::from_secs(config.streams.state_most_age_seconds);
+        let count = (self.keeper).remember(streams, &self.domains, unix_seconds(), most_age);
+        Ok(Some(count))
+    }
+
+    /// Waits until the engines have answered, and writes what they say.
+    fn save(&self, config: &Config, request: u64, control: &Mutex<Control>) {
+        let Some(path) = &config.streams.state_file else {
+            return;
+        };
+        let _writing = self.writing.lock();
+        let started = std::time::Instant::now();
+        while !self.keeper.is_answered(request) {
+            if started.elapsed() >= LAYING_DOWN {
+                let text = "templates were not saved: workers do not answer";
+                control.lock().event(text);
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let most_age = Duration::from_secs(config.streams.state_most_age_seconds);
+        self.keeper.forget(&self.domains, unix_seconds(), most_age);
+        if let Err(error) = state_file::write(path, &self.keeper.take(), file_limit(config)) {
+            control
+                .lock()
+                .event(format!("templates were not saved: {error}"));
+        }
+    }
+}
+
+fn file_limit(config: &Config) -> u64 {
+    (config.limits.state_bytes as u64).saturating_mul(FILE_BYTES_PER_STATE_BYTE)
+}
+
+fn unix_seconds() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+    since_1970.map_or(0, |duration| duration.as_secs())
 }
 
 /// A socket of an SO_REUSEPORT group, its address, and the buffer that the kernel granted.

@@ -11,7 +11,9 @@ use crate::wire::{Header, Protocol};
 /// By default the source address, the protocol and the observation domain. The source port is left
 /// out although RFC 7011 section 8.4 counts it, because exporters send options and data from
 /// different ports and change ports when they restart; see [`StreamKeyPolicy`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize, serde::Serialize,
+)]
 pub struct StreamKey {
     /// Source address of the datagrams.
     pub source: IpAddr,

@@ -9,4 +9,4 @@ mod state;
 pub use delivery::Delivery;
 pub use key::{StreamKey, StreamKeyPolicy};
 pub use sequence::{SequenceEvent, SequenceTracker};
-pub use state::{CatchUpMessage, Learned, StateBudget, StateCache, StateLimits};
+pub use state::{CatchUpMessage, Learned, StateBudget, StateCache, StateLimits, StateRecord};

@@ -69,6 +69,11 @@ impl SequenceTracker {
         event
     }
 
+    /// The number that the next message should have, if that is known.
+    pub fn expected(&self) -> Option<u32> {
+        self.expected
+    }
+
     /// Units that never arrived.
     pub fn lost(&self) -> u64 {
         self.lost

@@ -3,7 +3,8 @@
 use hashbrown::HashMap;
 
 use crate::wire::build::MessageBuilder;
-use crate::wire::template::{Template, TemplateRecord};
+use crate::wire::sets::SetKind;
+use crate::wire::template::{Template, TemplateAction, TemplateRecord, TemplateRecords};
 use crate::wire::{Header, Protocol, WireError};
 
 /// Limits for one stream.
@@ -72,6 +73,25 @@ pub enum Learned {
     Refused,
     /// Not a valid template.
     Invalid(WireError),
+}
+
+/// A template or an options record as it is on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StateRecord<'a> {
+    /// A template record with its header.
+    Template {
+        /// Whether its data are options.
+        is_options: bool,
+        /// The record.
+        raw: &'a [u8],
+    },
+    /// An options data record.
+    Options {
+        /// The id of its template.
+        template_id: u16,
+        /// The record.
+        raw: &'a [u8],
+    },
 }
 
 /// A stream's templates and options.
@@ -233,6 +253,65 @@ impl StateCache {
         };
         self.options.insert(key, entry);
         Learned::New
+    }
+
+    /// Everything that is kept, in an order in which it can be learned again.
+    pub fn records(&self) -> Vec<StateRecord<'_>> {
+        let templates = self.templates.values().map(|entry| {
+            let record = StateRecord::Template {
+                is_options: entry.value.is_options,
+                raw: &entry.value.raw,
+            };
+            (entry.version, record)
+        });
+        let options = self.options.iter().map(|((template_id, _), entry)| {
+            let record = StateRecord::Options {
+                template_id: *template_id,
+                raw: &entry.value,
+            };
+            (entry.version, record)
+        });
+        let mut records: Vec<_> = templates.chain(options).collect();
+        records.sort_unstable();
+        records.into_iter().map(|(_, record)| record).collect()
+    }
+
+    /// Learns a record of [`StateCache::records`], which may come from outside: it is checked as if it
+    /// came in a message. Whether it is kept.
+    pub fn restore(
+        &mut self,
+        protocol: Protocol,
+        record: StateRecord<'_>,
+        limits: StateLimits,
+        budget: &mut StateBudget,
+    ) -> bool {
+        let learned = match record {
+            StateRecord::Template { is_options, raw } => {
+                let kind = if is_options {
+                    SetKind::OptionsTemplates
+                } else {
+                    SetKind::Templates
+                };
+                match TemplateRecords::new(protocol, kind, raw, 0).next() {
+                    Some(Ok(TemplateAction::Define(record))) if record.raw == raw => {
+                        self.learn_template(&record, limits, budget)
+                    }
+                    _ => Learned::Refused,
+                }
+            }
+            StateRecord::Options { template_id, raw } => {
+                let template = self.template(template_id);
+                let is_one = template.is_some_and(|template| {
+                    template.is_options && template.records(raw, 0).next() == Some(Ok(raw))
+                });
+                if is_one {
+                    self.learn_options(template_id, raw, limits, budget)
+                } else {
+                    Learned::Refused
+                }
+            }
+        };
+        matches!(learned, Learned::New | Learned::Changed | Learned::Same)
     }
 
     /// Gives back all memory.
