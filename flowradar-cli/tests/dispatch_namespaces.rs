@@ -4,83 +4,19 @@
 //! `FLOWRADAR_FRAMES=5000000 cargo test --release -p flowradar-cli --test dispatch_namespaces --
 //! --nocapture`
 
+#[path = "../../flowradar-balancer/tests/namespaces/mod.rs"]
+mod namespaces;
+
 use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::Command;
 
+use namespaces::Namespace;
 use serde_json::Value;
 
 const SERVERS: usize = 4;
 const FLOWS: u32 = 1000;
-
-/// Namespaces with an interface each, which go when it is dropped.
-struct Namespaces {
-    prefix: String,
-}
-
-impl Namespaces {
-    /// None if they cannot be made here, which is said.
-    fn new() -> Option<Self> {
-        let prefix = format!("fr{}", std::process::id() % 100_000);
-        let namespaces = Self { prefix };
-        for server in 0..SERVERS {
-            let (namespace, here, there) = namespaces.names(server);
-            let made = ip(&["netns", "add", &namespace])
-                && ip(&["link", "add", &here, "type", "veth", "peer", "name", &there])
-                && ip(&["link", "set", &there, "netns", &namespace])
-                // Nothing but what is dispatched: no neighbour discovery.
-                && ip(&["link", "set", &here, "addrgenmode", "none"])
-                && ip(&["-n", &namespace, "link", "set", &there, "addrgenmode", "none"])
-                && ip(&["-n", &namespace, "link", "set", &there, "up"])
-                && ip(&["link", "set", &here, "up"]);
-            if !made {
-                let _ = writeln!(
-                    std::io::stderr(),
-                    "SKIPPED: network namespaces cannot be made here (root and ip are needed)"
-                );
-                return None;
-            }
-        }
-        Some(namespaces)
-    }
-
-    fn names(&self, server: usize) -> (String, String, String) {
-        let prefix = &self.prefix;
-        (
-            format!("{prefix}n{server}"),
-            format!("{prefix}h{server}"),
-            format!("{prefix}p{server}"),
-        )
-    }
-
-    /// A counter of the interface in a namespace.
-    fn counter(&self, server: usize, name: &str) -> u64 {
-        let (namespace, _, there) = self.names(server);
-        let path = format!("/sys/class/net/{there}/statistics/{name}");
-        let read = Command::new("ip")
-            .args(["netns", "exec", &namespace, "cat", &path])
-            .output()
-            .expect("ip was there before");
-        let text = String::from_utf8_lossy(&read.stdout);
-        text.trim().parse().expect("a number")
-    }
-}
-
-impl Drop for Namespaces {
-    fn drop(&mut self) {
-        for server in 0..SERVERS {
-            let (namespace, here, _) = self.names(server);
-            ip(&["link", "del", &here]);
-            ip(&["netns", "del", &namespace]);
-        }
-    }
-}
-
-fn ip(arguments: &[&str]) -> bool {
-    let ran = Command::new("ip").args(arguments).output();
-    ran.is_ok_and(|output| output.status.success())
-}
 
 /// Frames of 64 bytes, of flows that take turns.
 fn write_trace(path: &Path, frames: u32) {
@@ -116,9 +52,13 @@ fn write_trace(path: &Path, frames: u32) {
 
 #[test]
 fn a_replay_to_four_namespaces_loses_nothing() {
-    let Some(namespaces) = Namespaces::new() else {
-        return;
-    };
+    let mut servers = vec![];
+    for _ in 0..SERVERS {
+        match Namespace::new("dispatch_namespaces") {
+            Some(server) => servers.push(server),
+            None => return,
+        }
+    }
     let frames: u32 = std::env::var("FLOWRADAR_FRAMES")
         .ok()
         .and_then(|text| text.parse().ok())
@@ -129,22 +69,20 @@ fn a_replay_to_four_namespaces_loses_nothing() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_flowradar"));
     command.args(["dispatch", "run", "--json", "--policy", "estimated"]);
     command.arg(&trace);
-    for server in 0..SERVERS {
-        let (_, here, _) = namespaces.names(server);
-        command.args(["--to", &format!("server-{server}=interface:{here}")]);
+    for (number, server) in servers.iter().enumerate() {
+        let to = format!("server-{number}=interface:{}", server.here);
+        command.args(["--to", &to]);
     }
     let ran = command.output().expect("the binary runs");
     assert!(ran.status.success(), "{ran:#?}");
     let report: Value = serde_json::from_slice(&ran.stdout).expect("--json prints JSON");
     let mut arrived = 0;
-    for server in 0..SERVERS {
-        let received = namespaces.counter(server, "rx_packets");
-        assert_eq!(namespaces.counter(server, "rx_dropped"), 0);
-        assert_eq!(
-            report["back_ends"][server]["frames"], received,
-            "server {server}"
-        );
-        assert!(received > 0, "server {server} got nothing");
+    for (number, server) in servers.iter().enumerate() {
+        let received = server.counter("rx_packets");
+        assert_eq!(server.counter("rx_dropped"), 0);
+        let told = &report["back_ends"][number]["frames"];
+        assert_eq!(*told, received, "server {number}");
+        assert!(received > 0, "server {number} got nothing");
         arrived += received;
     }
     assert_eq!(arrived, u64::from(frames));

@@ -12,6 +12,7 @@
 //! | [`FlowState`], [`Timeouts`] | how long a flow is remembered, by protocol and TCP state |
 //! | [`DispatchCounters`] | what happened, and what could not be kept |
 //! | [`EthernetFrame`], [`vxlan_header`] | captured frames for servers in the network |
+//! | `FrameInput`, `FrameOutput` | sockets: frames of an interface, to interfaces and servers |
 //!
 //! # What holds
 //!
@@ -32,6 +33,8 @@ mod flow_table;
 mod fragments;
 mod index;
 #[cfg(all(feature = "io", target_os = "linux"))]
+mod input;
+#[cfg(all(feature = "io", target_os = "linux"))]
 mod output;
 mod packet;
 pub mod simulate;
@@ -42,6 +45,8 @@ pub use counters::DispatchCounters;
 pub use engine::{Dispatcher, DispatcherSettings, LoadUnit};
 pub use flow_id::{Direction, FlowId};
 pub use flow_state::{FlowEvent, FlowState, Timeouts};
+#[cfg(all(feature = "io", target_os = "linux"))]
+pub use input::{FrameInput, InputError, InputFrame, InputStatistics};
 #[cfg(all(feature = "io", target_os = "linux"))]
 pub use output::FrameOutput;
 pub use packet::{Fragment, Packet, TcpFlags};

@@ -30,6 +30,7 @@ pub struct FrameOutput {
     batch: SendBatch,
     bytes: Vec<u8>,
     lengths: Vec<usize>,
+    too_long: u64,
 }
 
 impl FrameOutput {
@@ -74,6 +75,7 @@ impl FrameOutput {
             batch: SendBatch::new(),
             bytes: Vec::with_capacity(BYTES),
             lengths: Vec::with_capacity(FRAMES),
+            too_long: 0,
         }
     }
 
@@ -95,6 +97,12 @@ impl FrameOutput {
     /// Frames that were taken but not sent.
     pub fn pending(&self) -> usize {
         self.lengths.len()
+    }
+
+    /// Frames that were taken and left out because the interface, or a UDP datagram, holds none so
+    /// long: what segmentation offload put together before it was captured.
+    pub fn too_long(&self) -> u64 {
+        self.too_long
     }
 
     /// Sends what it has; waits while queues are full, up to a second.
@@ -120,6 +128,16 @@ impl FrameOutput {
                 Err(error) if retries < RETRIES && is_only_full(&error) => {
                     retries += 1;
                     std::thread::sleep(RETRY_PAUSE);
+                }
+                // The way may have become narrower: then it is the kernel's segments that are too
+                // long, and each datagram is fragmented.
+                Err(error) if is_too_long(&error) && self.segment_limit > 0 => {
+                    self.segment_limit = 0;
+                }
+                Err(error) if is_too_long(&error) => {
+                    self.too_long += 1;
+                    offset += self.lengths.get(sent).copied().unwrap_or(0);
+                    sent += 1;
                 }
                 Err(error) => {
                     outcome = Err(error);
@@ -148,7 +166,11 @@ fn is_only_full(error: &io::Error) -> bool {
     ) || error.raw_os_error() == Some(libc::ENOBUFS)
 }
 
-fn interface_index(name: &str) -> io::Result<i32> {
+fn is_too_long(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EMSGSIZE)
+}
+
+pub(super) fn interface_index(name: &str) -> io::Result<i32> {
     let name = CString::new(name)?;
     // SAFETY: the name is a string that ends with a zero byte, and lives as long as the call.
     #[allow(unsafe_code)]
@@ -222,6 +244,29 @@ mod tests {
             assert_eq!(&buffer[..8], &vxlan_header(7));
             assert_eq!(&buffer[8..length], &frame[..]);
         }
+    }
+
+    #[test]
+    fn a_frame_that_is_too_long_is_left_out_and_counted() {
+        let receiver = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
+        receiver
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .expect("a timeout can be set");
+        let address = receiver.local_addr().expect("it is bound");
+        let mut output = FrameOutput::vxlan(address, 7).expect("loopback is there");
+        for (number, length) in [60, 65_507, 61, 65_499].into_iter().enumerate() {
+            let frame = vec![number as u8; length];
+            let frame = EthernetFrame::of(LinkType::Ethernet, &frame).expect("Ethernet");
+            output.push(&frame).expect("loopback takes it");
+        }
+        output.flush().expect("loopback takes it");
+        assert_eq!((output.too_long(), output.pending()), (1, 0));
+        let mut buffer = vec![0; 70_000];
+        let mut lengths = vec![];
+        for _ in 0..3 {
+            lengths.push(receiver.recv(&mut buffer).expect("a datagram"));
+        }
+        assert_eq!(lengths, [68, 69, 65_507]);
     }
 
     #[test]

@@ -142,6 +142,14 @@ impl Output {
         }
     }
 
+    /// Frames that were taken and left out because they are too long.
+    pub(crate) fn too_long(&self) -> u64 {
+        match self {
+            Self::Pcap(_) => 0,
+            Self::Network(output) => output.too_long(),
+        }
+    }
+
     /// Whether it may come back after it failed.
     pub(crate) fn may_recover(&self) -> bool {
         matches!(self, Self::Network(_))

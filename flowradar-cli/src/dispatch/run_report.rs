@@ -119,12 +119,24 @@ pub(crate) fn text(result: &RunResult) -> String {
 }
 
 /// What deserves a remark if it is not 0.
-fn remarks(result: &RunResult) -> [(u64, &'static str); 11] {
+fn remarks(result: &RunResult) -> [(u64, &'static str); 14] {
     let (totals, counters, lost) = (&result.totals, &result.counters, &result.lost);
     [
         (
             lost.dropped,
-            "frames were dropped by the kernel before they could be read",
+            "frames were dropped by the kernel: the ring was full (see --ring)",
+        ),
+        (
+            lost.unread,
+            "frames were left in the ring when the capture ended",
+        ),
+        (
+            lost.cut_off,
+            "frames were longer than a block of the ring: what was captured of them was dispatched",
+        ),
+        (
+            totals.too_long,
+            "frames were longer than their back end can be sent: turn off receive offload (ethtool -K)",
         ),
         (
             lost.unsupported,

@@ -58,7 +58,7 @@ pub(crate) struct BackEndTotals {
 }
 
 /// What happened to all frames. `frames` is the sum of all frames of back ends, `lost_frames` of
-/// back ends included, and `undeliverable`.
+/// back ends included, `undeliverable` and `too_long`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Totals {
     pub(crate) frames: u64,
@@ -66,6 +66,8 @@ pub(crate) struct Totals {
     pub(crate) malformed: u64,
     /// Frames for which no back end was up, or that none could take.
     pub(crate) undeliverable: u64,
+    /// Frames that their back end's interface, or a datagram to it, cannot hold.
+    pub(crate) too_long: u64,
     pub(crate) load_reports: u64,
     pub(crate) unreadable_load_reports: u64,
 }
@@ -130,7 +132,6 @@ impl Runner {
     /// Dispatches everything that the source has.
     pub(crate) fn run(mut self, mut source: Source) -> Result<RunResult, CommandError> {
         let mut batch = Batch::default();
-        let is_live = !matches!(source, Source::Traces(_));
         let mut ended = Ok(());
         loop {
             match source.next(&mut batch) {
@@ -144,11 +145,17 @@ impl Runner {
             }
             self.take_reports();
             self.dispatch(&batch);
-            if is_live {
+            if source.is_timed() {
                 self.flush();
             }
         }
         self.flush();
+        for back_end in &mut self.back_ends {
+            // They were counted as delivered when they were taken.
+            let too_long = back_end.output.too_long();
+            back_end.totals.frames = back_end.totals.frames.saturating_sub(too_long);
+            self.totals.too_long += too_long;
+        }
         let result = RunResult {
             totals: self.totals,
             lost: source.lost(),

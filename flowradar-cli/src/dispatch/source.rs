@@ -1,23 +1,24 @@
 //! Where frames come from: traces at a speed of one's choice, or a network interface.
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use flowradar_balancer::dispatch::{FrameInput, InputError};
 use flowradar_core::packet::LinkType;
-use flowradar_switch::port::{FrameBatch, InterfaceReceiver, PortReceiver};
 
 use super::back_end::Captured;
 use crate::outcome::CommandError;
-use crate::text::note;
+use crate::text::{grouped, note};
 use crate::trace::{InputFormat, TraceReader};
 
 /// Frames of a batch.
 const BATCH: usize = 256;
 /// How long an interface is waited for before the rest of the program is looked after.
 const WAIT: Duration = Duration::from_millis(20);
+/// How long frames that had arrived when the capture ended are waited for.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Frames that are due sooner are not waited for: sleeping is no more exact.
 const PATIENCE: Duration = Duration::from_micros(100);
 
@@ -58,6 +59,8 @@ pub(crate) struct Traces {
     speed: Speed,
     /// When the first frame of the present trace was replayed, and its time.
     began: Option<(Instant, u64)>,
+    /// A frame that was read and is not due yet.
+    held: Batch,
     latest_ns: u64,
     pub(crate) lost: Lost,
 }
@@ -67,17 +70,23 @@ pub(crate) struct Traces {
 pub(crate) struct Lost {
     /// Of link types that are not known.
     pub(crate) unsupported: u64,
-    /// Dropped by the kernel before they were read.
+    /// Dropped by the kernel: the ring was full.
     pub(crate) dropped: u64,
+    /// Left in the ring when the capture ended.
+    pub(crate) unread: u64,
+    /// Captured in part: longer than a block of the ring.
+    pub(crate) cut_off: u64,
     /// Traces that were cut short or damaged.
     pub(crate) damaged_traces: u64,
 }
 
 pub(crate) struct Interface {
-    receiver: InterfaceReceiver,
-    batch: FrameBatch,
+    input: FrameInput,
     ends: Option<Instant>,
     stop: Arc<AtomicBool>,
+    /// Once it is over: how many frames had arrived by then, and how long they are waited for.
+    over: Option<(u64, Instant)>,
+    lost: Lost,
 }
 
 impl Batch {
@@ -101,12 +110,27 @@ impl Batch {
     }
 
     fn push(&mut self, frame: &Captured<'_>) {
-        self.bytes.extend_from_slice(frame.bytes);
+        self.push_with(
+            frame.timestamp_ns,
+            frame.link_type,
+            frame.wire_bytes,
+            |bytes| bytes.extend_from_slice(frame.bytes),
+        );
+    }
+
+    fn push_with(
+        &mut self,
+        timestamp_ns: u64,
+        link_type: LinkType,
+        wire_bytes: u32,
+        append: impl FnOnce(&mut Vec<u8>),
+    ) {
+        append(&mut self.bytes);
         self.frames.push(FrameHeader {
             end: self.bytes.len(),
-            timestamp_ns: frame.timestamp_ns,
-            link_type: frame.link_type,
-            wire_bytes: frame.wire_bytes,
+            timestamp_ns,
+            link_type,
+            wire_bytes,
         });
     }
 }
@@ -118,27 +142,32 @@ impl Source {
             reader: None,
             speed,
             began: None,
+            held: Batch::default(),
             latest_ns: 0,
             lost: Lost::default(),
         }))
     }
 
-    /// Opens a network interface.
+    /// Opens a network interface, with a ring of so many bytes.
     pub(crate) fn interface(
         name: &str,
+        ring_bytes: usize,
         duration: Option<Duration>,
         stop: Arc<AtomicBool>,
     ) -> Result<Self, CommandError> {
-        let (_, receiver) = flowradar_switch::port::open_interface(name).map_err(|error| {
-            CommandError::Failed(format!(
-                "{error}; capturing needs the capability CAP_NET_RAW, which root has"
-            ))
-        })?;
+        let input = FrameInput::open(name, ring_bytes).map_err(failed)?;
+        if input.ring_bytes() < ring_bytes {
+            note!(
+                "There is memory for a ring of {} bytes only: bursts may be lost.",
+                grouped(input.ring_bytes() as u64)
+            );
+        }
         Ok(Self::Interface(Box::new(Interface {
-            receiver,
-            batch: FrameBatch::default(),
+            input,
             ends: duration.map(|duration| Instant::now() + duration),
             stop,
+            over: None,
+            lost: Lost::default(),
         })))
     }
 
@@ -147,25 +176,33 @@ impl Source {
         batch.clear();
         match self {
             Self::Traces(traces) => traces.next(batch),
-            Self::Interface(interface) => interface.next(batch).map_err(|error| {
-                CommandError::Failed(format!("the interface cannot be read any more: {error}"))
-            }),
+            Self::Interface(interface) => interface.next(batch),
+        }
+    }
+
+    /// Whether frames have their moment, so that none may wait for others.
+    pub(crate) fn is_timed(&self) -> bool {
+        match self {
+            Self::Traces(traces) => traces.speed != Speed::Max,
+            Self::Interface(_) => true,
         }
     }
 
     pub(crate) fn lost(&self) -> Lost {
         match self {
             Self::Traces(traces) => traces.lost,
-            Self::Interface(interface) => Lost {
-                dropped: interface.receiver.counters().statistics().dropped_in,
-                ..Lost::default()
-            },
+            Self::Interface(interface) => interface.lost,
         }
     }
 }
 
 impl Traces {
     fn next(&mut self, batch: &mut Batch) -> Result<bool, CommandError> {
+        if let Some(frame) = self.held.frames().next() {
+            std::thread::sleep(time_left(&mut self.began, self.speed, frame.timestamp_ns));
+            batch.push(&frame);
+        }
+        self.held.clear();
         while batch.frames.len() < BATCH {
             let Some(reader) = &mut self.reader else {
                 let Some(path) = self.paths.next() else {
@@ -186,17 +223,21 @@ impl Traces {
                     // A frame without a time comes with the one before.
                     let timestamp_ns = frame.timestamp_ns.unwrap_or(self.latest_ns);
                     self.latest_ns = timestamp_ns;
-                    batch.push(&Captured {
+                    let frame = Captured {
                         timestamp_ns,
                         link_type,
                         bytes: frame.captured,
                         wire_bytes: frame.wire_bytes,
-                    });
-                    if let Speed::Times(times) = self.speed {
-                        // One at a time: each has its moment.
-                        wait_for(&mut self.began, timestamp_ns, times);
+                    };
+                    let left = time_left(&mut self.began, self.speed, timestamp_ns);
+                    if left > PATIENCE && !batch.frames.is_empty() {
+                        self.held.push(&frame);
                         return Ok(true);
                     }
+                    if left > PATIENCE {
+                        std::thread::sleep(left);
+                    }
+                    batch.push(&frame);
                 }
                 Ok(None) => self.reader = None,
                 Err(error) => {
@@ -210,35 +251,49 @@ impl Traces {
     }
 }
 
-/// Waits until a frame is due.
-fn wait_for(began: &mut Option<(Instant, u64)>, timestamp_ns: u64, times: f64) {
-    let (start, first_ns) = *began.get_or_insert_with(|| (Instant::now(), timestamp_ns));
+/// How long it is until a frame is due.
+fn time_left(began: &mut Option<(Instant, u64)>, speed: Speed, timestamp_ns: u64) -> Duration {
+    let Speed::Times(times) = speed else {
+        return Duration::ZERO;
+    };
+    let now = Instant::now();
+    let (start, first_ns) = *began.get_or_insert((now, timestamp_ns));
     let since_ns = timestamp_ns.saturating_sub(first_ns) as f64 / times;
     let due = start + Duration::from_nanos(since_ns as u64);
-    let left = due.saturating_duration_since(Instant::now());
-    if left > PATIENCE {
-        std::thread::sleep(left);
-    }
+    due.saturating_duration_since(now)
 }
 
 impl Interface {
-    fn next(&mut self, batch: &mut Batch) -> io::Result<bool> {
-        let has_ended = self.ends.is_some_and(|ends| Instant::now() >= ends);
-        if has_ended || self.stop.load(Ordering::Relaxed) {
-            return Ok(false);
+    fn next(&mut self, batch: &mut Batch) -> Result<bool, CommandError> {
+        let now = Instant::now();
+        let has_ended = self.ends.is_some_and(|ends| now >= ends);
+        if self.over.is_none() && (has_ended || self.stop.load(Ordering::Relaxed)) {
+            self.over = Some((self.input.statistics().accepted, now + FAREWELL));
         }
-        self.batch.clear();
-        self.receiver.receive(&mut self.batch, BATCH, WAIT)?;
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
-        let timestamp_ns = since_1970.unwrap_or_default().as_nanos() as u64;
-        for bytes in self.batch.frames() {
-            batch.push(&Captured {
-                timestamp_ns,
-                link_type: LinkType::Ethernet,
-                bytes,
-                wire_bytes: bytes.len() as u32,
+        if let Some((arrived, until)) = self.over {
+            let statistics = self.input.statistics();
+            let unread = arrived.saturating_sub(statistics.taken);
+            if unread == 0 || now >= until {
+                self.lost = Lost {
+                    dropped: statistics.dropped,
+                    unread,
+                    cut_off: statistics.cut_off,
+                    ..Lost::default()
+                };
+                return Ok(false);
+            }
+        }
+        let link_type = self.input.link_type();
+        let received = self.input.receive(WAIT, |frame| {
+            batch.push_with(frame.timestamp_ns, link_type, frame.wire_bytes, |bytes| {
+                frame.append_to(bytes);
             });
-        }
+        });
+        received.map_err(failed)?;
         Ok(true)
     }
+}
+
+fn failed(error: InputError) -> CommandError {
+    CommandError::Failed(error.to_string())
 }

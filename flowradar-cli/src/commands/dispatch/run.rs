@@ -55,6 +55,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "NAME", conflicts_with = "traces")]
     interface: Option<String>,
 
+    /// Memory for frames that were captured and not read yet; held as long as the command runs
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size, default_value = "64MiB", requires = "interface")]
+    ring: u64,
+
     /// Capture for so long
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration, requires = "interface")]
     duration: Option<Duration>,
@@ -139,6 +143,8 @@ struct RunReport<'a> {
     affinity_breaks: u64,
     untracked_packets: u64,
     dropped_by_kernel: u64,
+    left_in_ring: u64,
+    cut_off: u64,
     /// Average round trip time of handshakes; none if there were none.
     round_trip_ms: Option<f64>,
     seconds: f64,
@@ -162,7 +168,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Completeness, CommandError> {
     let source = match &args.interface {
         Some(name) => {
             stop_on_signal(Arc::clone(&stop))?;
-            Source::interface(name, args.duration, stop)?
+            Source::interface(name, ring_bytes(args.ring)?, args.duration, stop)?
         }
         None => Source::traces(args.traces.clone(), args.speed),
     };
@@ -172,6 +178,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<Completeness, CommandError> {
         args.overwrite,
         reports,
     )?;
+    if let Some(name) = &args.interface {
+        note!("Capturing from {name}; Ctrl-C ends it.");
+    }
     let start = Instant::now();
     let result = runner.run(source)?;
     let seconds = start.elapsed().as_secs_f64();
@@ -203,7 +212,8 @@ fn is_complete(result: &RunResult) -> bool {
     let source = &result.lost;
     lost == 0
         && source.dropped + source.unsupported + source.damaged_traces == 0
-        && result.totals.undeliverable == 0
+        && source.unread + source.cut_off == 0
+        && result.totals.undeliverable + result.totals.too_long == 0
         && result.counters.affinity_breaks == 0
 }
 
@@ -224,9 +234,18 @@ fn json(result: &RunResult, seconds: f64) -> RunReport<'_> {
         affinity_breaks: result.counters.affinity_breaks,
         untracked_packets: result.counters.untracked_packets,
         dropped_by_kernel: result.lost.dropped,
+        left_in_ring: result.lost.unread,
+        cut_off: result.lost.cut_off,
         round_trip_ms: (result.counters.round_trips > 0)
             .then_some(result.round_trip.as_secs_f64() * 1e3),
         seconds,
+    }
+}
+
+fn ring_bytes(size: u64) -> Result<usize, CommandError> {
+    match usize::try_from(size) {
+        Ok(bytes) if (2 << 20..=16 << 30).contains(&bytes) => Ok(bytes),
+        _ => Err(CommandError::Usage("--ring must be 2MiB to 16GiB".into())),
     }
 }
 
