@@ -19,7 +19,8 @@ use crate::outcome::{CommandError, Completeness};
     after_help = "\
 Exports of all formats arrive on any port. Collectors are given the templates and options of what
 they get, and those that fail are left out within a second. docs/balancing.md explains policies,
-units and failover; contrib/balancer.example.toml is a configuration to start from.
+units and failover; contrib/balancer.example.toml is a configuration to start from. nfcapd shows sequence
+errors for IPFIX with options, unless that has streams.ipfix_counts_options = false.
 
 Examples:
   flowradar balance --listen 127.0.0.1:2055 --to 127.0.0.1:9001 --to 127.0.0.1:9002
