@@ -149,7 +149,57 @@ TOPOLOGIES = {
 }
 
 
+# Flow exports -------------------------------------------------------------------------------------
+
+CAPTURES = FUZZ.parent.parent / "shared/data/2_export"
+
+
+def udp_payloads(path):
+    """The UDP payloads of a pcap file with Ethernet or cooked frames of whole IPv4 packets."""
+    data = path.read_bytes()
+    order = "<" if data[:4] in (b"\xd4\xc3\xb2\xa1", b"\x4d\x3c\xb2\xa1") else ">"
+    link = {1: 14, 113: 16, 101: 0, 0: 4}.get(struct.unpack_from(order + "I", data, 20)[0])
+    offset = 24
+    while link is not None and offset + 16 <= len(data):
+        length = struct.unpack_from(order + "I", data, offset + 8)[0]
+        packet = data[offset + 16 : offset + 16 + length][link:]
+        offset += 16 + length
+        if len(packet) > 28 and packet[0] == 0x45 and packet[9] == 17:
+            yield packet[28:]
+
+
+def exports():
+    """(target, name, datagrams): made ones, and real ones where there are captures."""
+    fields = struct.pack(">8H", 8, 4, 12, 4, 7, 2, 1, 4)
+    record = struct.pack(">IIHI", 0x0A000001, 0x0A000002, 53, 100) + b"\0\0"
+    for target, header, ids in (
+        ("balancer_netflow_v9", struct.pack(">HHIIII", 9, 2, 1, 1, 1, 0), (0, 1)),
+        ("balancer_ipfix", struct.pack(">HHIII", 10, 0, 1, 1, 0), (2, 3)),
+    ):
+        template = struct.pack(">HHHH", ids[0], 24, 256, 4) + fields
+        data = struct.pack(">HH", 256, 20) + record
+        counts = (4, 4) if ids[0] == 0 else (2, 1)
+        options = struct.pack(">HHHHH8s", ids[1], 18, 257, *counts, fields[:8])
+        options_data = struct.pack(">HHII", 257, 12, 1, 2)
+        yield target, "made", [header + template + data, header + data, header + options + options_data]
+    yield "balancer_netflow_v5", "made", [struct.pack(">HH20x", 5, 2) + bytes(range(96))]
+    for path in sorted(CAPTURES.glob("*.pcap")):
+        datagrams = {}
+        for payload in udp_payloads(path):
+            target = {b"\0\5": "netflow_v5", b"\0\t": "netflow_v9", b"\0\n": "ipfix"}.get(payload[:2])
+            if payload[:4] == b"\0\0\0\5":
+                target = "sflow"
+            if target and len(payload) < 2048:
+                datagrams.setdefault(f"balancer_{target}", []).append(payload)
+        for target, found in datagrams.items():
+            for start in range(0, min(len(found), 40), 4):
+                yield target, f"{path.stem}-{start}", found[start : start + 4]
+
+
 def main():
+    for target, name, datagrams in exports():
+        # Each behind its length; an even one has its IPFIX length put right.
+        write(target, name, b"".join(struct.pack(">H", len(d)) + d for d in datagrams))
     for path in sorted(VECTORS.glob("*.flowset")):
         data = path.read_bytes()
         write("flowset_reader", path.stem, data)
