@@ -263,7 +263,8 @@ fn check(test: &str, unit: AssignmentUnit, failure: Failure) {
     assert_eq!(status.counters.no_collector, 0, "{:#?}", status.events);
     let dropped = status.sockets.iter().map(|socket| socket.kernel_drops);
     assert_eq!(dropped.sum::<u64>(), 0);
-    assert!(status.counters.replayed > 0 && status.counters.replay_overflow == 0);
+    // How much is sent again depends on what was under way; that nothing is lost is shown below.
+    assert_eq!(status.counters.replay_overflow, 0);
 
     let mut union = Stored::default();
     if failure != Failure::ProcessEnds {
