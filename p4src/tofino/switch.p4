@@ -1,23 +1,25 @@
 // FlowRadar on Tofino 1 (TNA): IPv4, 100,000 flows, two banks, beside a routing table.
 //
 // docs/tofino.md says what each part needs and why it is where it is. In short: the ingress makes the
-// key and the 64 bits that all lanes are made of (hash family crc-add), and routes; the egress has
-// flow filter and counting table, so that exactly the packets that leave are counted, in filter and
-// cells alike, whatever the traffic manager drops. Everything is a power of two: an index is a lane's
-// top bits, and a table takes k = 4 subtables of 32,768 cells.
+// key and the lanes (hash family crc-add), and routes; the egress has flow filter and counting table, so
+// that exactly the packets that leave are counted, in filter and cells alike, whatever the traffic
+// manager drops. Everything is a power of two: an index is a lane's top bits, and a table takes k = 4
+// subtables of 32,768 cells.
 
 #include <core.p4>
 #include <tna.p4>
 
-// Sizes. FILTER_BITS and CELLS are those of one bank; the bank is the top bit of every index.
-#define FILTER_ARRAYS 8
+// Sizes of one bank. The bank is the top bit of every index, if there are two (-D BANK_BITS=0 for one).
+#ifndef BANK_BITS
+#define BANK_BITS 1
+#endif
 #define FILTER_INDEX_BITS 19
 #define CELL_INDEX_BITS 15
-#define FILTER_SIZE (1 << (FILTER_INDEX_BITS + 1))
-#define CELL_SIZE (1 << (CELL_INDEX_BITS + 1))
+#define FILTER_SIZE (1 << (FILTER_INDEX_BITS + BANK_BITS))
+#define CELL_SIZE (1 << (CELL_INDEX_BITS + BANK_BITS))
 
-typedef bit<(FILTER_INDEX_BITS + 1)> filter_index_t;
-typedef bit<(CELL_INDEX_BITS + 1)> cell_index_t;
+typedef bit<(FILTER_INDEX_BITS + BANK_BITS)> filter_index_t;
+typedef bit<(CELL_INDEX_BITS + BANK_BITS)> cell_index_t;
 
 // Polynomials of crc-add (docs/hash-families.md).
 #define POLYNOMIAL_A 32w0x04c11db7
@@ -78,7 +80,7 @@ header icmp_t {
     bit<16> type_and_code;
 }
 
-// What the ingress tells the egress: the key, the base of its lanes, and the bank.
+// What the ingress tells the egress: the key, its lanes (of those of the table the top half), the bank.
 header bridge_t {
     bit<8>  has_key;
     bit<7>  padding;
@@ -89,8 +91,18 @@ header bridge_t {
     bit<32> destination;
     bit<32> ports;
     bit<32> ip_bytes;
-    bit<32> base_high;
-    bit<32> base_low;
+    bit<32> filter_0;
+    bit<32> filter_1;
+    bit<32> filter_2;
+    bit<32> filter_3;
+    bit<32> filter_4;
+    bit<32> filter_5;
+    bit<32> filter_6;
+    bit<32> filter_7;
+    bit<16> cell_0;
+    bit<16> cell_1;
+    bit<16> cell_2;
+    bit<16> cell_3;
 }
 
 struct ingress_headers_t {
@@ -102,10 +114,13 @@ struct ingress_headers_t {
     icmp_t icmp;
 }
 
+// The two CRCs of the key, and the base that they are joined to: c and d of docs/hash-families.md.
 struct ingress_metadata_t {
     bit<32> a;
     bit<32> b;
     bit<32> rotated;
+    bit<32> c;
+    bit<32> d;
 }
 
 struct egress_headers_t {
@@ -129,6 +144,11 @@ struct pair_t {
     bit<32> second;
 }
 
+struct byte_pair_t {
+    bit<8> first;
+    bit<8> second;
+}
+
 parser IngressParser(
     packet_in packet,
     out ingress_headers_t headers,
@@ -138,7 +158,7 @@ parser IngressParser(
     state start {
         packet.extract(intrinsic);
         packet.advance(PORT_METADATA_SIZE);
-        metadata = { 0, 0, 0 };
+        metadata = { 0, 0, 0, 0, 0 };
         transition ethernet;
     }
 
@@ -196,6 +216,26 @@ parser IngressParser(
     }
 }
 
+// A lane: a CRC of the base, with a polynomial of its own. An index cannot be joined from a hash and
+// the bank where it is used, so lanes are made here, each in an action of its own: together they want
+// more hash distribution units than a stage has.
+#define LANE(name, polynomial) \
+    CRCPolynomial<bit<32>>(polynomial, true, false, false, 32w0xffffffff, 32w0xffffffff) \
+        polynomial_##name; \
+    Hash<bit<32>>(HashAlgorithm_t.CUSTOM, polynomial_##name) lane_##name;
+
+#define FILTER_LANE(j) \
+    LANE(f##j, POLYNOMIAL_F##j) \
+    action make_filter_lane_##j() { \
+        headers.bridge.filter_##j = lane_f##j.get({ metadata.c, metadata.d }); \
+    }
+
+#define CELL_LANE(i) \
+    LANE(t##i, POLYNOMIAL_T##i) \
+    action make_cell_lane_##i() { \
+        headers.bridge.cell_##i = lane_t##i.get({ metadata.c, metadata.d })[31:16]; \
+    }
+
 control Ingress(
     inout ingress_headers_t headers,
     inout ingress_metadata_t metadata,
@@ -211,9 +251,22 @@ control Ingress(
     Hash<bit<32>>(HashAlgorithm_t.CUSTOM, polynomial_a) hash_a;
     Hash<bit<32>>(HashAlgorithm_t.CUSTOM, polynomial_b) hash_b;
 
+    FILTER_LANE(0)
+    FILTER_LANE(1)
+    FILTER_LANE(2)
+    FILTER_LANE(3)
+    FILTER_LANE(4)
+    FILTER_LANE(5)
+    FILTER_LANE(6)
+    FILTER_LANE(7)
+    CELL_LANE(0)
+    CELL_LANE(1)
+    CELL_LANE(2)
+    CELL_LANE(3)
+
     DirectCounter<bit<32>>(CounterType_t.PACKETS) odd_counter;
 
-    // Stage 0: the key, and beside it the bank, which the control plane sets in one write.
+    // The key, and the bank, which the control plane sets in one write.
 
     action take_addresses() {
         headers.bridge.source = headers.ipv4.source;
@@ -263,7 +316,7 @@ control Ingress(
         size = 4;
     }
 
-    // Stages 1 to 4: the base. c = a + b, d = b + (c <<< 16).
+    // The base: c = a + b, d = b + (c <<< 16).
 
     action hash_key_a() {
         metadata.a = hash_a.get({
@@ -284,15 +337,15 @@ control Ingress(
     }
 
     action add_first() {
-        headers.bridge.base_high = metadata.a + metadata.b;
+        metadata.c = metadata.a + metadata.b;
     }
 
     action rotate() {
-        metadata.rotated = headers.bridge.base_high[15:0] ++ headers.bridge.base_high[31:16];
+        metadata.rotated = metadata.c[15:0] ++ metadata.c[31:16];
     }
 
     action add_second() {
-        headers.bridge.base_low = metadata.b + metadata.rotated;
+        metadata.d = metadata.b + metadata.rotated;
     }
 
     // Routing, beside it.
@@ -336,6 +389,18 @@ control Ingress(
             add_first();
             rotate();
             add_second();
+            make_filter_lane_0();
+            make_filter_lane_1();
+            make_filter_lane_2();
+            make_filter_lane_3();
+            make_filter_lane_4();
+            make_filter_lane_5();
+            make_filter_lane_6();
+            make_filter_lane_7();
+            make_cell_lane_0();
+            make_cell_lane_1();
+            make_cell_lane_2();
+            make_cell_lane_3();
             ipv4_lpm.apply();
         } else {
             drop_packet();
@@ -378,26 +443,21 @@ parser EgressParser(
     state start {
         packet.extract(intrinsic);
         packet.extract(headers.bridge);
+        metadata = { 0, 0, 0, 0, 0, 0, 0, 0 };
         transition accept;
     }
 }
 
-#define LANE(name, polynomial) \
-    CRCPolynomial<bit<32>>(polynomial, true, false, false, 32w0xffffffff, 32w0xffffffff) \
-        polynomial_##name; \
-    Hash<bit<32>>(HashAlgorithm_t.CUSTOM, polynomial_##name) lane_##name;
-
-// An index is the bank and the lane's top bits. It is computed where it is used: a hash that is stored
-// in a field first costs a stage, and there are not enough units for all of them in one.
+// An index is the bank and the lane's top bits.
+#if BANK_BITS
 #define FILTER_INDEX(j) \
-    headers.bridge.bank ++ lane_f##j.get({ \
-        headers.bridge.base_high, headers.bridge.base_low \
-    })[31:(32 - FILTER_INDEX_BITS)]
-
+    headers.bridge.bank ++ headers.bridge.filter_##j[31:(32 - FILTER_INDEX_BITS)]
 #define CELL_INDEX(i) \
-    headers.bridge.bank ++ lane_t##i.get({ \
-        headers.bridge.base_high, headers.bridge.base_low \
-    })[31:(32 - CELL_INDEX_BITS)]
+    headers.bridge.bank ++ headers.bridge.cell_##i[15:(16 - CELL_INDEX_BITS)]
+#else
+#define FILTER_INDEX(j) headers.bridge.filter_##j[31:(32 - FILTER_INDEX_BITS)]
+#define CELL_INDEX(i) headers.bridge.cell_##i[15:(16 - CELL_INDEX_BITS)]
+#endif
 
 // One bit of the flow: says what it was, and is set.
 #define FILTER_ARRAY(j) \
@@ -428,16 +488,11 @@ parser EgressParser(
             value = value ^ headers.bridge.ports; \
         } \
     }; \
-    Register<bit<8>, cell_index_t>(CELL_SIZE, 0) protocol_##i; \
-    RegisterAction<bit<8>, cell_index_t, bit<8>>(protocol_##i) insert_protocol_##i = { \
-        void apply(inout bit<8> value) { \
-            value = value ^ headers.bridge.protocol; \
-        } \
-    }; \
-    Register<bit<8>, cell_index_t>(CELL_SIZE, 0) flow_count_##i; \
-    RegisterAction<bit<8>, cell_index_t, bit<8>>(flow_count_##i) count_flow_##i = { \
-        void apply(inout bit<8> value) { \
-            value = value |+| 1; \
+    Register<byte_pair_t, cell_index_t>(CELL_SIZE, { 0, 0 }) protocol_and_flows_##i; \
+    RegisterAction<byte_pair_t, cell_index_t, bit<8>>(protocol_and_flows_##i) insert_flow_##i = { \
+        void apply(inout byte_pair_t value) { \
+            value.first = value.first ^ headers.bridge.protocol; \
+            value.second = value.second |+| 1; \
         } \
     }; \
     Register<pair_t, cell_index_t>(CELL_SIZE, { 0, 0 }) counts_##i; \
@@ -453,11 +508,8 @@ parser EgressParser(
     action insert_cell_ports_##i() { \
         insert_ports_##i.execute(CELL_INDEX(i)); \
     } \
-    action insert_cell_protocol_##i() { \
-        insert_protocol_##i.execute(CELL_INDEX(i)); \
-    } \
     action insert_cell_flow_##i() { \
-        count_flow_##i.execute(CELL_INDEX(i)); \
+        insert_flow_##i.execute(CELL_INDEX(i)); \
     } \
     action count_cell_##i() { \
         count_packet_##i.execute(CELL_INDEX(i)); \
@@ -471,18 +523,6 @@ control Egress(
     inout egress_intrinsic_metadata_for_deparser_t for_deparser,
     inout egress_intrinsic_metadata_for_output_port_t for_port
 ) {
-    LANE(f0, POLYNOMIAL_F0)
-    LANE(f1, POLYNOMIAL_F1)
-    LANE(f2, POLYNOMIAL_F2)
-    LANE(f3, POLYNOMIAL_F3)
-    LANE(f4, POLYNOMIAL_F4)
-    LANE(f5, POLYNOMIAL_F5)
-    LANE(f6, POLYNOMIAL_F6)
-    LANE(f7, POLYNOMIAL_F7)
-    LANE(t0, POLYNOMIAL_T0)
-    LANE(t1, POLYNOMIAL_T1)
-    LANE(t2, POLYNOMIAL_T2)
-    LANE(t3, POLYNOMIAL_T3)
 
     FILTER_ARRAY(0)
     FILTER_ARRAY(1)
@@ -525,10 +565,6 @@ control Egress(
                 insert_cell_ports_1();
                 insert_cell_ports_2();
                 insert_cell_ports_3();
-                insert_cell_protocol_0();
-                insert_cell_protocol_1();
-                insert_cell_protocol_2();
-                insert_cell_protocol_3();
                 insert_cell_flow_0();
                 insert_cell_flow_1();
                 insert_cell_flow_2();
