@@ -41,10 +41,12 @@ fn flowsets(
 }
 
 fn net_decode_fat_tree(criterion: &mut Criterion) {
-    let flows = std::env::var("FLOWRADAR_FLOWS_PER_SWITCH")
-        .ok()
-        .and_then(|flows| flows.parse().ok())
-        .unwrap_or(10_000);
+    let flows = match std::env::var("FLOWRADAR_FLOWS_PER_SWITCH") {
+        Ok(flows) => flows
+            .parse()
+            .unwrap_or_else(|_| panic!("FLOWRADAR_FLOWS_PER_SWITCH={flows} is not a number")),
+        Err(_) => 10_000,
+    };
     let mut group = criterion.benchmark_group(format!("NetDecode, 80 switches x {flows} flows"));
     group.sample_size(10);
     for (name, hashes, cells_per_flow, lossy_flows) in [
