@@ -12,6 +12,7 @@
 //! - [`agent`]: keeps switches running the program, and ships their flowsets.
 //! - [`program`]: a FlowRadar program, compiled, with its configuration.
 //! - [`fleet`]: all switches of a topology at the same time.
+//! - [`tofino`]: flowsets of a Tofino switch's registers, sans I/O.
 //! - [`drain`]: reading encoded flowsets out of a switch by packets, sans I/O.
 
 #[cfg(feature = "client")]
@@ -32,6 +33,7 @@ pub mod program;
 pub mod proto;
 #[cfg(feature = "client")]
 pub mod reader;
+pub mod tofino;
 pub mod topology;
 
 pub use bytestring::{Bytestring, BytestringError};
