@@ -1,4 +1,4 @@
-//! Generates the P4Runtime messages and stubs from `proto/`, without `protoc`.
+//! Generates the messages and stubs of P4Runtime and BFRT from `proto/`, without `protoc`.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -7,6 +7,7 @@ use std::{env, fs};
 use prost::Message;
 
 const PROTOS: &[&str] = &["p4/v1/p4runtime.proto", "google/rpc/code.proto"];
+const BFRT_PROTOS: &[&str] = &["bfrt/bfruntime.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
@@ -20,5 +21,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_transport(false)
         .btree_map(".")
         .compile_fds(descriptors)?;
+    if env::var_os("CARGO_FEATURE_BFRT").is_some() {
+        // Apart from the others: the P4Info text format has no use for its descriptors.
+        tonic_prost_build::configure()
+            .build_server(env::var_os("CARGO_FEATURE_SERVER").is_some())
+            .build_transport(false)
+            .extern_path(".google.rpc", "crate::proto::google::rpc")
+            .compile_fds(protox::compile(BFRT_PROTOS, ["proto"])?)?;
+    }
     Ok(())
 }

@@ -13,10 +13,13 @@
 //! - [`program`]: a FlowRadar program, compiled, with its configuration.
 //! - [`fleet`]: all switches of a topology at the same time.
 //! - [`tofino`]: flowsets of a Tofino switch's registers, sans I/O.
+//! - `bfrt`: a controller's session with a Tofino switch.
 //! - [`drain`]: reading encoded flowsets out of a switch by packets, sans I/O.
 
 #[cfg(feature = "client")]
 pub mod agent;
+#[cfg(feature = "bfrt")]
+pub mod bfrt;
 pub mod bytestring;
 #[cfg(feature = "client")]
 pub mod client;

@@ -1,7 +1,7 @@
-//! Messages and stubs of P4Runtime v1, generated from `proto/`.
+//! Messages and stubs of P4Runtime v1 and of BFRT, generated from `proto/`.
 //!
-//! The files are the project's own; names, numbers and types are those of the specification, so that
-//! any P4Runtime peer understands them.
+//! The files are the project's own; names, numbers and types are those of the specifications, so that
+//! any peer understands them.
 
 #![allow(
     missing_docs,
@@ -34,5 +34,11 @@ pub mod p4 {
     }
 }
 
-/// The messages' descriptors, as a serialised `google.protobuf.FileDescriptorSet`.
+/// The part of BFRT, the service of Tofino switches, that reads and clears registers.
+#[cfg(feature = "bfrt")]
+pub mod bfrt {
+    tonic::include_proto!("bfrt_proto");
+}
+
+/// The descriptors of P4Runtime's messages, as a serialised `google.protobuf.FileDescriptorSet`.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

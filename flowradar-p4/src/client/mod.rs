@@ -18,4 +18,6 @@ pub use operations::{PipelineAction, PipelineOutcome, Update};
 pub use reconcile::ReconcileSummary;
 pub use session::Session;
 pub use stream::{SessionCounters, Standing, SwitchNotification};
+#[cfg(feature = "bfrt")]
+pub(crate) use target::with_causes;
 pub use target::{SessionOptions, SwitchTarget, TlsOptions};

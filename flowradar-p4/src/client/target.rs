@@ -167,7 +167,7 @@ impl Default for SessionOptions {
 }
 
 /// An error's words with those of what caused it: tonic keeps the interesting ones there.
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

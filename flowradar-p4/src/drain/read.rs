@@ -32,7 +32,7 @@ pub struct ReadPlan {
 /// What a bank held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DrainedBank {
-    /// The flowset of every table of the program, IPv4 first.
+    /// The flowset of every table of the program, IPv4 first; of a Tofino switch, that of every pipe.
     pub flowsets: Vec<DrainedFlowset>,
     /// What the switch said of the bank, with what was counted in no flowset.
     pub state: BankState,

@@ -397,6 +397,22 @@ pub struct SwitchState {
 }
 
 impl SwitchState {
+    /// A state that is not taken from an answer, with bank 0 before bank 1.
+    #[cfg(feature = "bfrt")]
+    pub(crate) const fn new(
+        fingerprint: Fingerprint,
+        active: Bank,
+        stamps_epoch: bool,
+        banks: [BankState; 2],
+    ) -> Self {
+        Self {
+            fingerprint,
+            active,
+            stamps_epoch,
+            banks,
+        }
+    }
+
     /// One of the banks.
     pub const fn bank(&self, bank: Bank) -> &BankState {
         match bank {

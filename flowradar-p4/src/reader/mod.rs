@@ -4,15 +4,16 @@
 //! | --- | --- | --- |
 //! | [`PacketReader`] | packet I/O | every target that runs the program, bmv2 above all |
 //! | [`RegisterReader`] | packet I/O, and reads of registers by P4Runtime | targets that implement them, as `flowradar-switch` does |
+//! | `BfrtReader`, with feature `bfrt` | the BFRT service of a Tofino switch, in a session of its own (`bfrt`) | `p4src/tofino` |
 //!
-//! A third way, BFRT, is the gRPC of Tofino switches. It is not implemented here: crate `rbfrt` speaks it,
-//! but without a switch or its model nothing could be held to it. A reader on
-//! it implements [`FlowsetReader`], reads a register once per pipe, and adds the pipes up: XORs by XOR,
-//! counts by addition.
+//! A Tofino switch has registers for every pipe, and gives a flowset for each: pipes are never added up
+//! ([`crate::tofino`]).
 //!
-//! What a reader cannot do by its own way (changing epochs must be one moment for all tables) it does by
-//! packets. Readers clear nothing that they were not told to clear.
+//! What [`RegisterReader`] cannot do by its own way (changing epochs must be one moment for all tables) it does
+//! by packets. Readers clear nothing that they were not told to clear.
 
+#[cfg(feature = "bfrt")]
+mod bfrt;
 mod packet;
 mod register;
 
@@ -27,24 +28,26 @@ use crate::drain::{
     SwitchState,
 };
 
+#[cfg(feature = "bfrt")]
+pub use bfrt::BfrtReader;
 pub use packet::PacketReader;
 pub use register::{RegisterNames, RegisterReader};
 
-/// A way to get flowsets out of a switch.
+/// A way to get flowsets out of a switch, over a session of type `S`: P4Runtime's, if it is not named.
 ///
 /// Every operation may be repeated, also by another controller, and leaves the switch in a state with which
 /// the next one can begin.
-pub trait FlowsetReader: Send {
+pub trait FlowsetReader<S = Session>: Send {
     /// What the switch is doing.
     fn state(
         &mut self,
-        session: &mut Session,
+        session: &mut S,
     ) -> impl Future<Output = Result<SwitchState, ReadError>> + Send;
 
     /// Lets an epoch begin in the bank that is not active, which must be clean.
     fn switch_epoch(
         &mut self,
-        session: &mut Session,
+        session: &mut S,
         bank: Bank,
         epoch: u64,
         seed: u64,
@@ -53,7 +56,7 @@ pub trait FlowsetReader: Send {
     /// Reads a sealed bank; clears nothing.
     fn read(
         &mut self,
-        session: &mut Session,
+        session: &mut S,
         state: &SwitchState,
         plan: ReadPlan,
     ) -> impl Future<Output = Result<DrainedBank, ReadError>> + Send;
@@ -61,7 +64,7 @@ pub trait FlowsetReader: Send {
     /// Clears a bank that was read, or that a controller before has begun to clear.
     fn clear(
         &mut self,
-        session: &mut Session,
+        session: &mut S,
         state: &SwitchState,
         bank: Bank,
     ) -> impl Future<Output = Result<SwitchState, ReadError>> + Send;
@@ -76,6 +79,10 @@ pub trait FlowsetReader: Send {
 /// Why flowsets cannot be got out of a switch.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum ReadError {
+    /// The session with a Tofino switch, or what its registers hold.
+    #[cfg(feature = "bfrt")]
+    #[error(transparent)]
+    Bfrt(#[from] crate::bfrt::BfrtError),
     /// The connection, or what was asked through it.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -101,6 +108,8 @@ impl ReadError {
     /// Whether a new session may help.
     pub fn is_connection_lost(&self) -> bool {
         match self {
+            #[cfg(feature = "bfrt")]
+            Self::Bfrt(error) => error.reason.is_connection_lost(),
             Self::Client(error) => error.reason.is_connection_lost(),
             // Silence may be that of a switch that has gone away.
             Self::Drain { source, .. } => matches!(source, DrainError::NoAnswer { .. }),

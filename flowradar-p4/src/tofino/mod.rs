@@ -202,4 +202,4 @@ pub fn pipe_switch_name(switch: &SwitchName, pipe: usize) -> Result<SwitchName, 
 #[cfg(test)]
 pub(crate) mod model;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -88,7 +88,7 @@ impl ModelPipe {
             crc(KEY_POLYNOMIALS[half], &key, !SEED[half])
         });
         let c = a.wrapping_add(b);
-        let rotated = c << 16 | c >> 16;
+        let rotated = c.rotate_left(16);
         let d = b.wrapping_add(rotated);
         let base = (u64::from(c) << 32 | u64::from(d)).to_be_bytes();
         let filter_lanes = FILTER_POLYNOMIALS.map(|polynomial| crc(polynomial, &base, !0));

@@ -1,5 +1,7 @@
 //! The arrays of one bank and one pipe, and the flowset that they make.
 
+use std::ops::Range;
+
 use flowradar_core::flowset::{
     Epoch, FlowsetHeader, SwitchCell, SwitchName, Totals, WriteFlowsetError, flowset_of_switch,
 };
@@ -213,25 +215,29 @@ impl BankRegisters {
         Ok(())
     }
 
-    /// The first entry that has not arrived.
+    /// The first of these entries that has not arrived.
+    pub fn first_missing(&self, array: Array, mut indices: Range<u32>) -> Option<u32> {
+        indices.find(|&index| {
+            let seen_at = place(&self.program, array, index).map(|(seen_at, _)| seen_at);
+            let word = seen_at.and_then(|at| Some(self.seen.get(at / 64)? >> (at % 64)));
+            word.is_none_or(|word| word & 1 == 0)
+        })
+    }
+
+    /// Whether all entries have arrived.
     ///
     /// # Errors
-    /// If there is one.
+    /// If one has not: the first.
     pub fn check_whole(&self) -> Result<(), RegistersError> {
-        let mut first = 0;
         for array in Array::all() {
-            let entries = self.program.bank_entries(array);
-            for index in 0..entries {
-                let at = first + index as usize;
-                if self.seen[at / 64] >> (at % 64) & 1 == 0 {
-                    return Err(RegistersError::Entry {
-                        array,
-                        index,
-                        reason: EntryReason::Missing,
-                    });
-                }
+            let indices = 0..self.program.bank_entries(array);
+            if let Some(index) = self.first_missing(array, indices) {
+                return Err(RegistersError::Entry {
+                    array,
+                    index,
+                    reason: EntryReason::Missing,
+                });
             }
-            first += entries as usize;
         }
         Ok(())
     }

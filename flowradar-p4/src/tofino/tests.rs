@@ -19,7 +19,7 @@ const EPOCH: Epoch = Epoch {
 };
 
 /// Exact counts: packets, bytes.
-type Truth = BTreeMap<FlowKeyV4, (u64, u64)>;
+pub(crate) type Truth = BTreeMap<FlowKeyV4, (u64, u64)>;
 
 fn small_program() -> TofinoProgram {
     TofinoProgram::new(12, 8, 1).expect("a small layout")
@@ -29,7 +29,7 @@ fn small_program() -> TofinoProgram {
 pub(crate) fn frame(flow: u32, payload_bytes: u16, vlan_tags: usize) -> Vec<u8> {
     let protocol = [6, 17, 1, 50, 132][flow as usize % 5];
     let total_bytes = (20 + 8 + payload_bytes).to_be_bytes();
-    let fragment_offset = if flow % 11 == 0 { 5 } else { 0 };
+    let fragment_offset = if flow.is_multiple_of(11) { 5 } else { 0 };
     let mut frame = vec![0; 12];
     for _ in 0..vlan_tags {
         frame.extend([0x81, 0, 0, 9]);
@@ -37,7 +37,7 @@ pub(crate) fn frame(flow: u32, payload_bytes: u16, vlan_tags: usize) -> Vec<u8> 
     frame.extend([8, 0, 0x45, 0]);
     frame.extend(total_bytes);
     frame.extend([0, 1, 0, fragment_offset, 64, protocol, 0, 0]);
-    frame.extend((0x0a00_0000 | flow / 7).to_be_bytes());
+    frame.extend((0x0a00_0000 | (flow / 7)).to_be_bytes());
     frame.extend((0xc000_0000 ^ flow.wrapping_mul(0x9e37_79b1)).to_be_bytes());
     frame.extend(flow.wrapping_mul(0x85eb_ca6b).to_be_bytes());
     frame.extend([0; 4]);
