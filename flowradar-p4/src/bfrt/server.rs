@@ -275,7 +275,9 @@ impl Switch {
         let values: Vec<u64> = values.collect();
         if entry.is_default_entry {
             self.chip.active = values[0] as usize;
-            return Ok(0);
+            return self
+                .write_status
+                .map_or(Ok(0), |status| status(&table.name));
         }
         let index = Self::index(&table, entry.key.as_ref())? as usize;
         assert_eq!(values.len(), table.fields.len(), "{}", table.name);

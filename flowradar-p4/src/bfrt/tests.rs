@@ -166,6 +166,37 @@ async fn epochs_change_under_traffic_and_every_pipe_decodes_to_exact_counts() {
 }
 
 #[tokio::test]
+#[ignore = "reads and writes 4.7 million entries: minutes without optimisation"]
+async fn the_program_as_it_is_is_read_and_cleared_whole() {
+    let program = TofinoProgram::default();
+    let server = Server::new(&program, 2);
+    let truth = SentTruth::default();
+    for flow in 0..100_000 {
+        send(&mut server.lock().chip, &truth, flow);
+    }
+    let target = BfrtTarget::new("leaf-1", server.serve().await.to_string());
+    let session = BfrtSession::connect(target, program, BfrtOptions::default()).await;
+    let mut session = session.expect("a session");
+    let mut reader = BfrtReader::new(program, TIMING);
+    let state = reader.switch_epoch(&mut session, Bank::One, 1, 0).await;
+    let state = state.expect("a clean bank");
+    let plan = plan(&reader, Bank::Zero);
+    let began = reader.now();
+    let drained = reader.read(&mut session, &state, plan).await.expect("read");
+    let read = reader.now();
+    let requests = reader.counters().sent;
+    let cleared = reader.clear(&mut session, &state, Bank::Zero).await;
+    let state = cleared.expect("a sealed bank");
+    let times = (read - began, reader.now() - read);
+    println!("read, cleared in {times:?}, {requests} requests to read");
+    assert_eq!(state.bank(Bank::Zero).condition, BankCondition::Clean);
+    let sent = truth.lock().expect("no panic")[0].clone();
+    for (flowset, truth) in drained.flowsets.iter().zip(&sent) {
+        assert_eq!(decoded(&flowset.bytes), *truth);
+    }
+}
+
+#[tokio::test]
 async fn an_epoch_without_packets_has_empty_flowsets() {
     let server = Server::new(&program(), 1);
     let mut session = connect(&server).await;
@@ -206,6 +237,25 @@ async fn an_epoch_without_packets_has_empty_flowsets() {
             "there is nothing to clear"
         )
     );
+}
+
+#[tokio::test]
+async fn an_epoch_change_whose_answer_is_lost_is_repeated() {
+    let server = Server::new(&program(), 1);
+    let mut session = connect(&server).await;
+    let mut reader = BfrtReader::new(program(), TIMING);
+    server.lock().write_status = Some(|_| Err(Status::unavailable("the answer is lost")));
+    let lost = reader.switch_epoch(&mut session, Bank::One, 1, 0).await;
+    assert!(lost.expect_err("no answer").is_connection_lost());
+    server.lock().write_status = None;
+    let state = reader.switch_epoch(&mut session, Bank::One, 1, 0).await;
+    let state = state.expect("done before");
+    assert_eq!((state.active, state.active_epoch()), (Bank::One, 1));
+    assert_eq!(state.bank(Bank::Zero).condition, BankCondition::Sealed);
+    // Nor does it matter whether it was heard.
+    server.lock().chip.active = 0;
+    let state = reader.switch_epoch(&mut session, Bank::One, 1, 0).await;
+    assert_eq!(state.expect("done now").active, Bank::One);
 }
 
 #[tokio::test]

@@ -226,12 +226,14 @@ impl FlowsetReader<BfrtSession> for BfrtReader {
             };
             return Err(drain_error(session, error));
         }
-        session.set_active_bank(bank).await?;
+        // Before it is done: an answer that does not come may be to a request that was heard. Of the bank that
+        // is active then, only the epoch counts.
         *self.kept(bank) = KeptBank {
             epoch,
             ..KeptBank::default()
         };
         self.kept(bank.other()).left = Some(BankCondition::Sealed);
+        session.set_active_bank(bank).await?;
         let state = self.look(session).await?;
         self.count(session, requests);
         Ok(state)

@@ -273,6 +273,23 @@ fn registers_of_different_moments_are_noticed() {
 }
 
 #[test]
+fn a_filter_that_is_too_old_leaves_flows_undecoded() {
+    let program = small_program();
+    let mut pipe = ModelPipe::new(&program);
+    pipe.packet(0, &frame(3, 100, 0));
+    for filter in 0..FILTER_ARRAYS {
+        pipe.array_mut(Array::Filter(filter)).fill([0; 2]);
+    }
+    let registers = registers_of(&pipe, &program, 0);
+    let flowset = registers.to_flowset(&"a".parse().expect("a name"), EPOCH);
+    let flowset = flowset.expect("a flowset");
+    let flowset = Flowset::new_checked(&flowset[..]).expect("a flowset");
+    let decode = single_decode::<FlowKeyV4, _>(&flowset).expect("IPv4 keys");
+    assert!(!decode.is_complete());
+    assert_eq!((decode.flows.len(), decode.leftover.cells), (0, 4));
+}
+
+#[test]
 fn saturated_cells_leave_totals_to_subtables_that_are_not() {
     let program = small_program();
     let mut pipe = ModelPipe::new(&program);
