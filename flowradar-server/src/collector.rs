@@ -36,6 +36,10 @@ const DECODED_RECORDS_MAX: u32 = 2 << 20;
 /// Largest message of an agent: a chunk of a flowset.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
+/// What the stages that can wait leave to others (`nice`).
+#[cfg(target_os = "linux")]
+const STAGE_NICENESS: i32 = 5;
+
 /// How long stopping waits for whatever still has the journal in hand.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -183,6 +187,8 @@ impl Collector {
             (opened.0, opened.1, opened.2, opened.3, opened.4)
         };
         let notices = Notices::after_id(first_id);
+        // From the first one on: what recovery found is told, too.
+        let told = config.webhook.is_some().then(|| notices.listen());
         if recovery.damaged_stretches > 0 {
             notices.warn(
                 "journal_damaged",
@@ -294,8 +300,8 @@ impl Collector {
         if let Some(export) = &config.export {
             tasks.spawn(export::run(export.clone(), export_taker, shared.clone()));
         }
-        if config.webhook.is_some() {
-            tasks.spawn(webhook::run(reloads.clone(), shared.clone()));
+        if let Some(told) = told {
+            tasks.spawn(webhook::run(reloads.clone(), told, shared.clone()));
         }
         tasks.spawn(serve_ingest(
             ingest.clone(),
@@ -555,6 +561,9 @@ fn decoded_queue() -> (QueueGiver<Arc<DecodedEpoch>>, QueueTaker<Arc<DecodedEpoc
 }
 
 /// Runs a stage that computes or blocks on a thread of its own.
+///
+/// These stages have queues before them and can wait: where processors are short, an epoch that has just ended
+/// is decoded first.
 fn on_own_thread(
     name: &str,
     stage: impl Future<Output = ()> + Send + 'static,
@@ -564,6 +573,9 @@ fn on_own_thread(
     std::thread::Builder::new()
         .name(name.into())
         .spawn(move || {
+            // On Linux this is the thread's own. Only less is asked for, which is always granted.
+            #[cfg(target_os = "linux")]
+            let _ = rustix::process::nice(STAGE_NICENESS);
             runtime.block_on(stage);
             drop(ended);
         })

@@ -14,8 +14,11 @@ const ATTEMPTS: u32 = 4;
 
 /// Posts events and notices from a severity on, one after the other, as JSON. One that cannot be posted
 /// is dropped after some attempts, and counted; so are those that come while too many wait.
-pub(crate) async fn run(config: watch::Receiver<Arc<Config>>, shared: Shared) {
-    let mut notices = shared.notices.listen();
+pub(crate) async fn run(
+    config: watch::Receiver<Arc<Config>>,
+    mut notices: broadcast::Receiver<Notice>,
+    shared: Shared,
+) {
     loop {
         let notice = match notices.recv().await {
             Ok(notice) => notice,
