@@ -54,8 +54,11 @@ impl<'a> EpochFlows<'a> {
         let mut reports = Reports {
             all: vec![[false; 2]; known],
         };
-        let mut flows: Vec<FiveTuple> = Vec::new();
-        let mut numbers: HashMap<FiveTuple, u32> = HashMap::new();
+        // No fewer than the largest switch has.
+        let most = switches.iter().map(|switch| switch.flows.len()).max();
+        let most = most.unwrap_or_default().min(records_max);
+        let mut flows: Vec<FiveTuple> = Vec::with_capacity(most);
+        let mut numbers: HashMap<FiveTuple, u32> = HashMap::with_capacity(most);
         let mut counts: Vec<u32> = Vec::new();
         let mut placed: Vec<(u32, Sighting<'a>)> = Vec::with_capacity(total.min(records_max));
         for (position, switch) in switches.iter().enumerate() {

@@ -1,6 +1,7 @@
 //! What analyses work on: the flow records of an epoch, from NetDecode, SingleDecode or a store.
 
 use std::fmt::{self, Display, Formatter};
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
 use flowradar_core::decode::{DecodedFlow, SingleDecode};
@@ -14,7 +15,7 @@ use crate::{NetDecode, SwitchDecode};
 /// A flow, IPv4 or IPv6: what two packets have in common.
 ///
 /// The ports of protocols without ports are defined by [`flowradar_core::packet`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FiveTuple {
     /// Source address.
     pub src: IpAddr,
@@ -26,6 +27,30 @@ pub struct FiveTuple {
     pub dst_port: u16,
     /// IP protocol number.
     pub protocol: u8,
+}
+
+/// As few words as there are: flows are looked up in maps by the million, and the derived hash takes every
+/// field, and the addresses' lengths, one by one.
+impl Hash for FiveTuple {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let ports = u64::from(self.src_port) << 24
+            | u64::from(self.dst_port) << 8
+            | u64::from(self.protocol);
+        match (self.src, self.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                state.write_u64(u64::from(src.to_bits()) << 32 | u64::from(dst.to_bits()));
+            }
+            (src, dst) => {
+                for address in [src, dst] {
+                    match address {
+                        IpAddr::V4(address) => state.write_u32(address.to_bits()),
+                        IpAddr::V6(address) => state.write_u128(address.to_bits()),
+                    }
+                }
+            }
+        }
+        state.write_u64(ports);
+    }
 }
 
 /// What a switch counted of a flow in an epoch.

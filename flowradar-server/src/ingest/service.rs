@@ -162,12 +162,16 @@ impl Ingest {
     }
 
     async fn append(&self, record: &Record<'_>) -> Result<Position, AppendError> {
-        let record = record.write();
-        let journal = self.journal.clone();
-        // Appending waits while many others do; fsync is waited for without holding a thread.
-        let result = tokio::task::spawn_blocking(move || journal.append(record))
-            .await
-            .map_err(|_| AppendError::Closed)?;
+        // While many others wait, a thread is held to wait; for fsync never.
+        let result = match self.journal.try_append(record.write()) {
+            Ok(result) => result,
+            Err(record) => {
+                let journal = self.journal.clone();
+                tokio::task::spawn_blocking(move || journal.append(record))
+                    .await
+                    .map_err(|_| AppendError::Closed)?
+            }
+        };
         result.await.unwrap_or(Err(AppendError::Closed))
     }
 

@@ -25,6 +25,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -173,7 +174,7 @@ pub struct Journal {
 #[derive(Debug)]
 struct Shared {
     folder: PathBuf,
-    requests: Option<std::sync::mpsc::SyncSender<Request>>,
+    requests: Option<SyncSender<Request>>,
     writer: Option<JoinHandle<()>>,
     gauges: Arc<Gauges>,
     in_hand: Arc<InHand>,
@@ -265,16 +266,48 @@ impl Journal {
     ///
     /// Waits while too many appends are waiting for the disk.
     pub fn append(&self, record: Vec<u8>) -> oneshot::Receiver<Result<Position, AppendError>> {
+        self.hand_over(record, |requests, request| {
+            // If the writer is gone, so is the reply, which the receiver sees.
+            _ = requests.send(request);
+            None
+        })
+        .unwrap_or_else(|_| oneshot::channel().1)
+    }
+
+    /// The same without waiting, for async code.
+    ///
+    /// # Errors
+    /// Gives the record back while too many appends are waiting for the disk.
+    pub fn try_append(
+        &self,
+        record: Vec<u8>,
+    ) -> Result<oneshot::Receiver<Result<Position, AppendError>>, Vec<u8>> {
+        self.hand_over(record, |requests, request| {
+            match requests.try_send(request) {
+                Err(TrySendError::Full(request)) => Some(request),
+                Ok(()) | Err(TrySendError::Disconnected(_)) => None,
+            }
+        })
+    }
+
+    /// Gives an append to the writer by `send`, which gives it back if it cannot.
+    fn hand_over(
+        &self,
+        record: Vec<u8>,
+        send: impl FnOnce(&SyncSender<Request>, Request) -> Option<Request>,
+    ) -> Result<oneshot::Receiver<Result<Position, AppendError>>, Vec<u8>> {
         let (reply, result) = oneshot::channel();
         let requests = self.shared.requests.as_ref();
         if record.len() > RECORD_BYTES_MAX {
             let bytes = record.len();
             _ = reply.send(Err(AppendError::TooLarge { bytes }));
-        } else if let Some(requests) = requests {
-            // If the writer is gone, so is the reply, which the receiver sees.
-            _ = requests.send(Request::Append { record, reply });
+        } else if let Some(requests) = requests
+            && let Some(Request::Append { record, .. }) =
+                send(requests, Request::Append { record, reply })
+        {
+            return Err(record);
         }
-        result
+        Ok(result)
     }
 
     /// Appends a record and waits until it is durable. Not for use in async code.

@@ -108,9 +108,18 @@ fn properties() -> WriterProperties {
         .set_compression(Compression::SNAPPY)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_created_by(concat!("flowradar ", env!("CARGO_PKG_VERSION")).into());
-    // Looking up every value in a dictionary is most of the work of writing; these are the same in many
-    // rows, or different in nearly all.
-    let of_differences = ["time", "length_ns", "epoch", "src_port"];
+    // Looking up every value in a dictionary is most of the work of writing. Numbers do without: they
+    // are the same in many rows, different in nearly all, or small.
+    let of_differences = [
+        "time",
+        "length_ns",
+        "epoch",
+        "src_port",
+        "dst_port",
+        "protocol",
+        "packets",
+        "bytes",
+    ];
     let properties = of_differences
         .into_iter()
         .fold(properties, |properties, name| {
