@@ -14,12 +14,13 @@ fn write(path: &Path, rows: &[(&str, u16, Option<u64>)]) {
     let switches: StringArray = rows.iter().map(|(switch, ..)| Some(*switch)).collect();
     let ports: UInt16Array = rows.iter().map(|(_, port, _)| Some(*port)).collect();
     let packets: UInt64Array = rows.iter().map(|(.., packets)| *packets).collect();
-    let columns: [(&str, ArrayRef); 3] = [
-        ("switch", Arc::new(switches)),
-        ("dst_port", Arc::new(ports)),
-        ("packets", Arc::new(packets)),
+    // One schema for all files, as the store's have: a column may be null in some only.
+    let columns: [(&str, ArrayRef, bool); 3] = [
+        ("switch", Arc::new(switches), false),
+        ("dst_port", Arc::new(ports), false),
+        ("packets", Arc::new(packets), true),
     ];
-    let batch = RecordBatch::try_from_iter(columns).expect("columns of one length");
+    let batch = RecordBatch::try_from_iter_with_nullable(columns).expect("columns of one length");
     fs::create_dir_all(path.parent().expect("a folder")).expect("space");
     let file = fs::File::create(path).expect("space");
     let mut writer = ArrowWriter::try_new(file, batch.schema(), None).expect("a schema");
