@@ -331,6 +331,19 @@ fn wrong_usage_is_refused_with_a_hint() {
 
 /// A trace that is cut off: what there is is dispatched, and the exit code says that it is not all.
 #[test]
+fn a_name_mistyped_leaves_nothing_behind() {
+    let folder = folder();
+    let out = folder.path().join("parts");
+    let absent = folder.path().join("absent.pcap");
+    let out_text = out.to_str().expect("text");
+    let output = flowradar(&["run", "--servers", "2", "--out", out_text], &[&absent]);
+    assert_eq!(output.status.code(), Some(1), "{output:#?}");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(message.contains("absent.pcap"), "{message}");
+    assert!(!out.exists());
+}
+
+#[test]
 fn a_damaged_trace_is_a_partial_result() {
     let folder = folder();
     let trace = folder.path().join("trace.pcap");

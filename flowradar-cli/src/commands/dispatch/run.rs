@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -159,6 +159,10 @@ struct BackEndReport<'a> {
 
 /// Runs the command.
 pub(crate) fn run(args: &RunArgs) -> Result<Completeness, CommandError> {
+    // A name mistyped leaves nothing behind that the next attempt would have to overwrite.
+    for trace in args.traces.iter().filter(|trace| *trace != Path::new("-")) {
+        fs::metadata(trace).map_err(CommandError::file("read", trace))?;
+    }
     if let Some(out) = &args.out {
         fs::create_dir_all(out).map_err(CommandError::file("create", out))?;
     }
