@@ -12,7 +12,7 @@ use std::time::Instant;
 use flowradar_collector::analysis::{FiveTuple, FlowRecord};
 use flowradar_core::Counter;
 use flowradar_server::epoch::{DecodedEpoch, GroupId, Quality, SwitchOutcome};
-use flowradar_server::store::{FlowStore, ParquetStore, StoreOptions};
+use flowradar_server::store::{FlowStore, MaintenanceOptions, ParquetStore};
 
 const SWITCHES: u64 = 20;
 const FLOWS_OF_A_SWITCH: u64 = 5_000;
@@ -27,11 +27,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let folder: PathBuf = arguments.next().ok_or("name a data folder")?.into();
     let rows: u64 = arguments.next().ok_or("say how many rows")?.parse()?;
-    let options = StoreOptions {
-        keep_ns: 0,
-        bytes_max: 0,
+    let mut store = ParquetStore::open(folder.join("flows"))?;
+    let mut maintainer = store.maintainer();
+    let mut maintain = || match maintainer
+        .maintain(0, MaintenanceOptions::default(), &|| false)
+        .failures
+        .pop()
+    {
+        Some(error) => Err(error),
+        None => Ok(()),
     };
-    let mut store = ParquetStore::open(folder.join("flows"), options)?;
     let begin = Instant::now();
     let mut written = 0;
     let mut number = 0;
@@ -43,11 +48,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         if store.pending_rows() >= FLUSH_ROWS {
             store.flush()?;
             // As a collector does while it runs.
-            store.maintain(0)?;
+            maintain()?;
         }
     }
     store.flush()?;
-    store.maintain(0)?;
+    maintain()?;
     let sizes = store.reader().sizes();
     println!(
         "{} rows in {} files of {:.1} MB together, in {:.1} s",

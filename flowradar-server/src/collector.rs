@@ -68,7 +68,7 @@ pub struct Collector {
     reload: watch::Sender<Arc<Config>>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
-    store: Option<JoinHandle<()>>,
+    store: Vec<JoinHandle<()>>,
     /// Stages that end when the stage before them has.
     _stages: Vec<JoinHandle<()>>,
 }
@@ -158,7 +158,7 @@ impl Collector {
         let (store, journal, state, recovery, first_id) = {
             let config = config.clone();
             let opened = tokio::task::spawn_blocking(move || {
-                let store = ParquetStore::open(config.store_folder(), config.store_options())?;
+                let store = ParquetStore::open(config.store_folder())?;
                 let mut replayed = Replayed::default();
                 let (journal, state, recovery) = Journal::open(
                     &config.journal_folder(),
@@ -277,6 +277,12 @@ impl Collector {
             feedback.clone(),
             outputs,
         ));
+        let maintaining = run::Maintaining {
+            maintainer: store.maintainer(),
+            shared: shared.clone(),
+            config: reloads.clone(),
+            stopped: stopped.clone(),
+        };
         let storing = run::Storing {
             store: Box::new(store),
             epochs: store_taker,
@@ -286,7 +292,10 @@ impl Collector {
             config: reloads.clone(),
             stopped,
         };
-        let store = on_own_thread("store", storing.run())?;
+        let store = vec![
+            on_own_thread("store", storing.run())?,
+            on_own_thread("maintain", maintaining.run())?,
+        ];
         let mut stages = vec![];
         if let Some(analyzer) = analyzer {
             let analysing = run::analyse(
@@ -343,7 +352,7 @@ impl Collector {
             reload,
             stop,
             tasks,
-            store: Some(store),
+            store,
             _stages: stages,
         })
     }
@@ -416,8 +425,8 @@ impl Collector {
     /// collector may open then: only connections that clients keep open can delay that.
     pub async fn stop(mut self) {
         _ = self.stop.send(true);
-        if let Some(store) = self.store.take() {
-            _ = store.await;
+        for ended in std::mem::take(&mut self.store) {
+            _ = ended.await;
         }
         self.tasks.shutdown().await;
         let journal = self.shared.journal.clone();

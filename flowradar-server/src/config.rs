@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer};
 use crate::epoch::{GrouperOptions, Overload};
 use crate::ingest::{Identities, Identity, IngestOptions, Secret};
 use crate::journal::JournalOptions;
-use crate::store::StoreOptions;
+use crate::store::MaintenanceOptions;
 
 /// Epochs in which packets may be in flight at most: analyses settle an epoch when the next one has come.
 const IN_FLIGHT_EPOCHS_MAX: u8 = 1;
@@ -413,11 +413,16 @@ impl Config {
         }
     }
 
-    /// Limits of the store.
-    pub fn store_options(&self) -> StoreOptions {
-        StoreOptions {
+    /// How the store is kept in order.
+    pub fn maintenance_options(&self) -> MaintenanceOptions {
+        // Until an epoch is closed it may be decoded again, and it is stored for some time before that.
+        let open_ms = self.epochs.deadline_ms.saturating_add(self.epochs.late_ms);
+        MaintenanceOptions {
             keep_ns: self.store.keep_hours.saturating_mul(3_600_000_000_000),
             bytes_max: self.store.bytes_max,
+            settle_ns: open_ms
+                .saturating_add(self.store.flush_ms)
+                .saturating_mul(1_000_000),
         }
     }
 

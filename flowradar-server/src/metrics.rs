@@ -13,6 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::epoch::{DecodedEpoch, GrouperStatus, Outcome, Quality};
 use crate::journal::Gauges;
+use crate::store::Maintenance;
 
 /// Labels of what is counted by switch. Bounded by the number of switches that are taken.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -53,6 +54,7 @@ pub struct Metrics {
     journal: Family<OfKind, Gauge>,
     store: Family<OfKind, Gauge>,
     rows_stored: Counter,
+    store_files: Family<OfKind, Counter>,
     store_failures: Counter,
     classic: Family<OfKind, Counter>,
     events: Family<OfKind, Counter>,
@@ -83,6 +85,7 @@ impl Default for Metrics {
             journal: Family::default(),
             store: Family::default(),
             rows_stored: Counter::default(),
+            store_files: Family::default(),
             store_failures: Counter::default(),
             classic: Family::default(),
             events: Family::default(),
@@ -184,6 +187,11 @@ impl Default for Metrics {
             "rows_stored",
             "Flow records stored",
             metrics.rows_stored.clone(),
+        );
+        r.register(
+            "store_files",
+            "Files of the store by what became of them: merged, removed; merge_given_up is tried again",
+            metrics.store_files.clone(),
         );
         r.register(
             "store_failures",
@@ -325,6 +333,19 @@ impl Metrics {
 
     pub(crate) fn stored(&self, rows: u64) {
         self.rows_stored.inc_by(rows);
+    }
+
+    pub(crate) fn maintained(&self, done: &Maintenance) {
+        let counts = [
+            ("merged", done.merged_files),
+            ("merge_given_up", done.merges_given_up),
+            ("removed", done.removed_files),
+        ];
+        for (kind, count) in counts {
+            self.store_files
+                .get_or_create(&of_kind(kind))
+                .inc_by(count as u64);
+        }
     }
 
     pub(crate) fn store_failed(&self) {

@@ -19,7 +19,7 @@ use crate::ingest::{DropFolder, Ingest, unix_now_ns};
 use crate::journal::{Journal, State};
 use crate::live::EpochSummary;
 use crate::stage::{Giver, QueueDepth, QueueGiver, QueueTaker, Taker};
-use crate::store::{FlowStore, StoreError};
+use crate::store::{FlowStore, Maintainer, StoreError};
 
 /// How long storing waits before it tries again.
 const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -246,7 +246,6 @@ pub(crate) struct Storing {
 impl Storing {
     pub(crate) async fn run(mut self) {
         let mut flushed = Instant::now();
-        let mut maintained = Instant::now();
         let (mut epochs_end, mut classic_end) = (false, false);
         loop {
             let options = self.config.borrow().store;
@@ -272,10 +271,6 @@ impl Storing {
             if stop || (epochs_end && classic_end) {
                 return;
             }
-            if maintained.elapsed() >= Duration::from_millis(options.maintain_ms) {
-                self.maintain();
-                maintained = Instant::now();
-            }
         }
     }
 
@@ -295,7 +290,7 @@ impl Storing {
                     }
                     return;
                 }
-                Err(error) => self.failed("storing", &error),
+                Err(error) => store_failed(&self.shared, "storing", &error),
             }
             tokio::select! {
                 () = tokio::time::sleep(STORE_RETRY) => {}
@@ -304,29 +299,62 @@ impl Storing {
             }
         }
     }
+}
+
+/// Keeps the store in order. Runs on a thread of its own: it blocks, and storing need not wait for it.
+pub(crate) struct Maintaining {
+    pub(crate) maintainer: Box<dyn Maintainer>,
+    pub(crate) shared: Shared,
+    pub(crate) config: watch::Receiver<Arc<Config>>,
+    pub(crate) stopped: watch::Receiver<bool>,
+}
+
+impl Maintaining {
+    pub(crate) async fn run(mut self) {
+        loop {
+            let wait = Duration::from_millis(self.config.borrow().store.maintain_ms);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => self.maintain(),
+                _ = self.stopped.changed() => {}
+            }
+            if is_stopped(&self.stopped) {
+                return;
+            }
+        }
+    }
 
     fn maintain(&mut self) {
         let now_ns = i64::try_from(unix_now_ns()).unwrap_or(i64::MAX);
-        match self.store.maintain(now_ns) {
-            Ok(done) if done.removed_files > 0 => self.shared.notices.info(
+        let options = self.config.borrow().maintenance_options();
+        let stopped = || is_stopped(&self.stopped);
+        let done = self.maintainer.maintain(now_ns, options, &stopped);
+        self.shared.metrics.maintained(&done);
+        if done.removed_files > 0 {
+            self.shared.notices.info(
                 "retention",
                 format!(
                     "{} files with {} rows were removed from the store, by [store] keep_hours and bytes_max",
                     done.removed_files, done.removed_rows
                 ),
-            ),
-            Ok(_) => {}
-            Err(error) => self.failed("maintaining the store", &error),
+            );
+        }
+        for error in &done.failures {
+            store_failed(&self.shared, "maintaining the store", error);
         }
     }
+}
 
-    fn failed(&self, what: &str, error: &StoreError) {
-        self.shared.metrics.store_failed();
-        self.shared.notices.warn(
-            "store_failed",
-            format!("{what}: {error}; it is tried again"),
-        );
-    }
+/// Whether it was said, or nobody is left to say it.
+fn is_stopped(stopped: &watch::Receiver<bool>) -> bool {
+    *stopped.borrow() || stopped.has_changed().is_err()
+}
+
+fn store_failed(shared: &Shared, what: &str, error: &StoreError) {
+    shared.metrics.store_failed();
+    shared.notices.warn(
+        "store_failed",
+        format!("{what}: {error}; it is tried again"),
+    );
 }
 
 /// Numbers of events: an analyzer counts its own from 0.

@@ -17,7 +17,7 @@ use common::{Agents, Network, compare, eventually, stored};
 use flowradar_core::KeyKind;
 use flowradar_core::flowset::{Epoch, SwitchName};
 use flowradar_server::journal::{Journal, JournalOptions, Record, Report, ReportSource};
-use flowradar_server::store::{FlowStore, ParquetStore, StoreOptions};
+use flowradar_server::store::{FlowStore, ParquetStore};
 use flowradar_server::{Collector, Config};
 use tempfile::TempDir;
 
@@ -257,12 +257,8 @@ async fn collector_survives_kills() {
         if !copied.is_ok_and(|status| status.success()) {
             return Err("a file went while it was copied".to_owned());
         }
-        let options = StoreOptions {
-            keep_ns: 0,
-            bytes_max: 0,
-        };
-        let store = ParquetStore::open(copy.path().join("flows"), options)
-            .map_err(|error| error.to_string())?;
+        let store =
+            ParquetStore::open(copy.path().join("flows")).map_err(|error| error.to_string())?;
         if store
             .reader()
             .scan(

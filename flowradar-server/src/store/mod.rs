@@ -5,10 +5,13 @@
 
 mod classic_batch;
 mod epoch_batch;
+mod maintenance;
 mod manifest;
 mod parquet_files;
 mod parquet_store;
+mod rows;
 pub mod schema;
+mod view;
 
 use std::io;
 use std::ops::ControlFlow;
@@ -18,7 +21,7 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 
 pub use manifest::{Manifest, ManifestError, StoredFile};
-pub use parquet_store::{ParquetStore, StoreOptions};
+pub use parquet_store::ParquetStore;
 
 use crate::classic::ClassicRecord;
 use crate::epoch::{DecodedEpoch, Feedback};
@@ -32,15 +35,30 @@ pub struct TimeRange {
     pub to_ns: i64,
 }
 
-/// What was removed or merged.
+/// How a store is kept in order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MaintenanceOptions {
+    /// Files whose newest row is older are removed; 0: never.
+    pub keep_ns: u64,
+    /// The oldest files are removed while all together are larger; 0: never.
+    pub bytes_max: u64,
+    /// Files with younger rows are not merged yet: what is decoded again would replace rows of large files.
+    pub settle_ns: u64,
+}
+
+/// What was removed or merged.
+#[derive(Debug, Default)]
 pub struct Maintenance {
     /// Files merged into others.
     pub merged_files: usize,
+    /// Merged files thrown away, since rows were replaced meanwhile: that is tried again next time.
+    pub merges_given_up: usize,
     /// Files removed since they were too old, or all of them too large.
     pub removed_files: usize,
     /// Rows in these.
     pub removed_rows: u64,
+    /// What could not be done. No row is lost or there twice.
+    pub failures: Vec<StoreError>,
 }
 
 /// What a store holds.
@@ -116,14 +134,23 @@ pub trait FlowStore: Send {
     /// If it could not be written: nothing has changed, and it can be tried again.
     fn flush(&mut self) -> Result<Vec<Feedback>, StoreError>;
 
-    /// Merges small files; removes what is too old or too much.
-    ///
-    /// # Errors
-    /// If files could not be read or written. What was done is done; no row is lost or there twice.
-    fn maintain(&mut self, now_ns: i64) -> Result<Maintenance, StoreError>;
-
     /// Reads what the store holds.
     fn reader(&self) -> Arc<dyn FlowReader>;
+
+    /// Keeps the store in order, beside all this.
+    fn maintainer(&self) -> Box<dyn Maintainer>;
+}
+
+/// Keeps a store in order while rows are stored and read. One at a time for each store.
+pub trait Maintainer: Send {
+    /// Removes what is too old or too much; merges small files. May take long: when `stopped` says yes it
+    /// ends soon, without what it was about to do.
+    fn maintain(
+        &mut self,
+        now_ns: i64,
+        options: MaintenanceOptions,
+        stopped: &dyn Fn() -> bool,
+    ) -> Maintenance;
 }
 
 /// Reads flow records.

@@ -13,9 +13,14 @@ use arrow_array::types::TimestampNanosecondType;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, Encoding};
-use parquet::file::metadata::RowGroupMetaData;
-use parquet::file::properties::WriterProperties;
+use parquet::column::writer::ColumnCloseResult;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{
+    PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData,
+};
+use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use parquet::file::statistics::Statistics;
+use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 
 use super::schema::SCHEMA;
@@ -29,8 +34,7 @@ const BATCH_ROWS: usize = 1 << 16;
 
 /// A file being written. Not in the store before it is on the list.
 pub(super) struct FileWriter {
-    folder: PathBuf,
-    path: String,
+    file: Unfinished,
     writer: ArrowWriter<File>,
     rows: u64,
     times: Option<(i64, i64)>,
@@ -39,16 +43,11 @@ pub(super) struct FileWriter {
 impl FileWriter {
     /// Begins the file with a number, for rows of the hour of `time_ns`.
     pub(super) fn new(folder: &Path, number: u64, time_ns: i64) -> Result<Self, StoreError> {
-        let partition = partition(time_ns);
-        let path = format!("{partition}/{number:020}.parquet");
-        let unfinished = unfinished(folder, &path);
-        fs::create_dir_all(folder.join(&partition)).map_err(file_error("make", folder))?;
-        let file = File::create(&unfinished).map_err(file_error("make", &unfinished))?;
-        let writer = ArrowWriter::try_new(file, Arc::clone(&SCHEMA), Some(properties()))
-            .map_err(parquet_error("write", &unfinished))?;
+        let (file, open) = Unfinished::create(folder, number, time_ns)?;
+        let writer = ArrowWriter::try_new(open, Arc::clone(&SCHEMA), Some(properties().build()))
+            .map_err(parquet_error("write", &file.unfinished))?;
         Ok(Self {
-            folder: folder.to_path_buf(),
-            path,
+            file,
             writer,
             rows: 0,
             times: None,
@@ -64,46 +63,166 @@ impl FileWriter {
             self.times = Some((first.min(min), last.max(max)));
         }
         self.rows += batch.num_rows() as u64;
-        self.writer.write(batch).map_err(parquet_error(
-            "write",
-            &unfinished(&self.folder, &self.path),
-        ))
+        self.writer
+            .write(batch)
+            .map_err(parquet_error("write", &self.file.unfinished))
     }
 
     /// Completes the file, durably; none if no rows were written.
     pub(super) fn finish(self) -> Result<Option<StoredFile>, StoreError> {
-        let unfinished = unfinished(&self.folder, &self.path);
-        let Some((time_min_ns, time_max_ns)) = self.times else {
-            drop(self.writer);
-            _ = fs::remove_file(&unfinished);
+        let Some(times) = self.times else {
             return Ok(None);
         };
-        let file = self
+        let open = self
             .writer
             .into_inner()
-            .map_err(parquet_error("write", &unfinished))?;
-        file.sync_all().map_err(file_error("sync", &unfinished))?;
+            .map_err(parquet_error("write", &self.file.unfinished))?;
+        self.file.finish(&open, self.rows, times).map(Some)
+    }
+}
+
+/// The row groups of other files, one after the other, as they are: no value is read or written anew.
+pub(super) struct RowGroupsWriter {
+    file: Unfinished,
+    writer: SerializedFileWriter<File>,
+    rows: u64,
+}
+
+impl RowGroupsWriter {
+    /// Begins the file with a number, for rows of the hour of `time_ns`, with the columns of `like`.
+    pub(super) fn new(
+        folder: &Path,
+        number: u64,
+        time_ns: i64,
+        like: &ParquetMetaData,
+    ) -> Result<Self, StoreError> {
+        let (file, open) = Unfinished::create(folder, number, time_ns)?;
+        let of_file = like.file_metadata();
+        let properties = properties().set_key_value_metadata(of_file.key_value_metadata().cloned());
+        let writer = SerializedFileWriter::new(
+            open,
+            of_file.schema_descr().root_schema_ptr(),
+            Arc::new(properties.build()),
+        )
+        .map_err(parquet_error("write", &file.unfinished))?;
+        Ok(Self {
+            file,
+            writer,
+            rows: 0,
+        })
+    }
+
+    /// Copies a row group of a file.
+    pub(super) fn copy(
+        &mut self,
+        from: &File,
+        metadata: &ParquetMetaData,
+        group: usize,
+    ) -> Result<(), StoreError> {
+        self.try_copy(from, metadata, group)
+            .map_err(parquet_error("write", &self.file.unfinished))
+    }
+
+    fn try_copy(
+        &mut self,
+        from: &File,
+        metadata: &ParquetMetaData,
+        group: usize,
+    ) -> Result<(), ParquetError> {
+        let rows = metadata.row_group(group);
+        let mut writer = self.writer.next_row_group()?;
+        for (index, column) in rows.columns().iter().enumerate() {
+            let column_index = metadata
+                .column_index()
+                .and_then(|i| i.get(group)?.get(index));
+            let offset_index = metadata
+                .offset_index()
+                .and_then(|i| i.get(group)?.get(index));
+            let written = ColumnCloseResult {
+                bytes_written: u64::try_from(column.compressed_size()).unwrap_or_default(),
+                rows_written: u64::try_from(rows.num_rows()).unwrap_or_default(),
+                metadata: column.clone(),
+                bloom_filter: None,
+                column_index: column_index.cloned(),
+                offset_index: offset_index.cloned(),
+            };
+            writer.append_column(from, written)?;
+        }
+        writer.close()?;
+        self.rows += u64::try_from(rows.num_rows()).unwrap_or_default();
+        Ok(())
+    }
+
+    /// Completes the file, durably, with rows of these times.
+    pub(super) fn finish(self, times: (i64, i64)) -> Result<StoredFile, StoreError> {
+        let open = self
+            .writer
+            .into_inner()
+            .map_err(parquet_error("write", &self.file.unfinished))?;
+        self.file.finish(&open, self.rows, times)
+    }
+}
+
+/// A file that has not its name yet. If it never gets it, it is removed.
+#[derive(Debug)]
+struct Unfinished {
+    folder: PathBuf,
+    /// Path from the folder, once it is finished.
+    path: String,
+    unfinished: PathBuf,
+}
+
+impl Unfinished {
+    fn create(folder: &Path, number: u64, time_ns: i64) -> Result<(Self, File), StoreError> {
+        let partition = partition(time_ns);
+        let path = format!("{partition}/{number:020}.parquet");
+        let unfinished = folder.join(&path).with_extension("part");
+        fs::create_dir_all(folder.join(&partition)).map_err(file_error("make", folder))?;
+        let file = File::create(&unfinished).map_err(file_error("make", &unfinished))?;
+        let this = Self {
+            folder: folder.to_path_buf(),
+            path,
+            unfinished,
+        };
+        Ok((this, file))
+    }
+
+    fn finish(
+        self,
+        file: &File,
+        rows: u64,
+        (time_min_ns, time_max_ns): (i64, i64),
+    ) -> Result<StoredFile, StoreError> {
+        let unfinished = &self.unfinished;
+        file.sync_all().map_err(file_error("sync", unfinished))?;
         let bytes = file
             .metadata()
-            .map_err(file_error("read", &unfinished))?
+            .map_err(file_error("read", unfinished))?
             .len();
         let path = self.folder.join(&self.path);
-        fs::rename(&unfinished, &path).map_err(file_error("rename", &unfinished))?;
+        fs::rename(unfinished, &path).map_err(file_error("rename", unfinished))?;
         // The partition's folders may be new, too.
         for folder in path.ancestors().skip(1).take(3) {
             sync_folder(folder).map_err(file_error("sync", folder))?;
         }
-        Ok(Some(StoredFile {
-            path: self.path,
-            rows: self.rows,
+        Ok(StoredFile {
+            path: self.path.clone(),
+            rows,
             bytes,
             time_min_ns,
             time_max_ns,
-        }))
+        })
     }
 }
 
-fn properties() -> WriterProperties {
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // A finished file has this name no more. What stays is removed when the store is opened.
+        _ = fs::remove_file(&self.unfinished);
+    }
+}
+
+fn properties() -> WriterPropertiesBuilder {
     let properties = WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
@@ -120,15 +239,14 @@ fn properties() -> WriterProperties {
         "packets",
         "bytes",
     ];
-    let properties = of_differences
+    of_differences
         .into_iter()
         .fold(properties, |properties, name| {
             let column = ColumnPath::from(name);
             properties
                 .set_column_dictionary_enabled(column.clone(), false)
                 .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED)
-        });
-    properties.build()
+        })
 }
 
 /// Shows the rows of a file that may be in a time range, with the columns named.
@@ -178,6 +296,14 @@ pub(super) fn scan_open(
     Ok(ControlFlow::Continue(()))
 }
 
+/// What a file says of its columns and row groups.
+pub(super) fn metadata(file: &File, path: &Path) -> Result<ParquetMetaData, StoreError> {
+    ParquetMetaDataReader::new()
+        .with_page_index_policy(PageIndexPolicy::Optional)
+        .parse_and_finish(file)
+        .map_err(parquet_error("read", path))
+}
+
 /// Earliest and latest time in a batch with the column `time`.
 pub(super) fn times(batch: &RecordBatch) -> Option<(i64, i64)> {
     let column = batch.column_by_name("time")?;
@@ -201,10 +327,6 @@ fn group_times(group: &RowGroupMetaData) -> Option<(i64, i64)> {
         Statistics::Int64(statistics) => Some((*statistics.min_opt()?, *statistics.max_opt()?)),
         _ => None,
     }
-}
-
-fn unfinished(folder: &Path, path: &str) -> PathBuf {
-    folder.join(path).with_extension("part")
 }
 
 pub(super) fn file_error<'a>(

@@ -1,7 +1,13 @@
+use std::hash::{Hash, Hasher};
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int32Type, TimestampNanosecondType, UInt16Type, UInt64Type};
+use arrow_array::{Array, ArrayAccessor, StringArray};
 use flowradar_collector::analysis::{FiveTuple, FlowRecord};
 use flowradar_core::{Counter, CounterStatus};
 use tempfile::TempDir;
 
+use super::super::{Maintenance, MaintenanceOptions};
 use super::*;
 use crate::classic::ClassicSource;
 use crate::epoch::{GroupId, Quality, SwitchOutcome};
@@ -9,11 +15,6 @@ use crate::epoch::{GroupId, Quality, SwitchOutcome};
 const HOUR_NS: u64 = 3_600_000_000_000;
 /// The begin of an hour: 2023-11-14T22:00:00Z.
 const BEGIN_NS: u64 = 1_699_999_200_000_000_000;
-
-const KEEP_ALL: StoreOptions = StoreOptions {
-    keep_ns: 0,
-    bytes_max: 0,
-};
 
 fn flow(port: u16, packets: u64) -> FlowRecord {
     FlowRecord {
@@ -57,8 +58,59 @@ fn epoch(number: u64, time_ns: u64, switches: &[(&str, u64)]) -> DecodedEpoch {
     }
 }
 
+const KEEP_ALL: MaintenanceOptions = MaintenanceOptions {
+    keep_ns: 0,
+    bytes_max: 0,
+    settle_ns: 0,
+};
+
+fn maintain(store: &ParquetStore, now_ns: i64, options: MaintenanceOptions) -> Maintenance {
+    let done = store.maintainer().maintain(now_ns, options, &|| false);
+    if options == KEEP_ALL && done.removed_files > 0 {
+        panic!("nothing was to be removed");
+    }
+    done
+}
+
+/// All rows, as a number for each, sorted.
+fn digests(store: &ParquetStore) -> Vec<u64> {
+    let columns = [
+        "time", "epoch", "switch", "src", "src_port", "packets", "bytes",
+    ];
+    let mut rows = vec![];
+    let mut read = |batch: &RecordBatch| {
+        let column = |name: &str| batch.column_by_name(name).expect("a column");
+        let number = |name: &str| column(name).as_primitive::<UInt64Type>().clone();
+        let text = |name: &str| column(name).as_dictionary::<Int32Type>().clone();
+        let times = column("time").as_primitive::<TimestampNanosecondType>();
+        let ports = column("src_port").as_primitive::<UInt16Type>();
+        let (epochs, packets, bytes) = (number("epoch"), number("packets"), number("bytes"));
+        let (switches, sources) = (text("switch"), text("src"));
+        let switches = switches.downcast_dict::<StringArray>().expect("texts");
+        let sources = sources.downcast_dict::<StringArray>().expect("texts");
+        for row in 0..batch.num_rows() {
+            let counts = (
+                packets.value(row),
+                bytes.is_valid(row).then(|| bytes.value(row)),
+            );
+            let place = (times.value(row), epochs.value(row), switches.value(row));
+            let digest = (place, sources.value(row), ports.value(row), counts);
+            let mut hasher = std::hash::DefaultHasher::new();
+            digest.hash(&mut hasher);
+            rows.push(hasher.finish());
+        }
+        ControlFlow::Continue(())
+    };
+    store
+        .reader()
+        .scan(TimeRange::ALL, &columns, &mut read)
+        .expect("a scan");
+    rows.sort_unstable();
+    rows
+}
+
 fn open(folder: &TempDir) -> ParquetStore {
-    ParquetStore::open(folder.path(), KEEP_ALL).expect("a store")
+    ParquetStore::open(folder.path()).expect("a store")
 }
 
 /// Epoch, switch and packets of all rows, sorted.
@@ -207,24 +259,201 @@ fn small_files_are_merged_and_old_ones_removed() {
     store.flush().expect("space");
     let before = rows(&store);
     let now = (BEGIN_NS + 2 * HOUR_NS) as i64;
-    let done = store.maintain(now).expect("space");
+    let done = maintain(&store, now, KEEP_ALL);
     assert_eq!(done.merged_files, 20);
     assert_eq!((store.reader().sizes().files, rows(&store)), (2, before));
 
-    store.set_options(StoreOptions {
+    let old = MaintenanceOptions {
         keep_ns: HOUR_NS,
-        bytes_max: 0,
-    });
-    let done = store.maintain(now).expect("space");
+        ..KEEP_ALL
+    };
+    let done = maintain(&store, now, old);
     assert_eq!((done.removed_files, done.removed_rows), (1, 60));
     assert_eq!(rows(&store), of(100, "a", 1));
-    store.set_options(StoreOptions {
-        keep_ns: 0,
+    let all = MaintenanceOptions {
         bytes_max: 1,
-    });
-    store.maintain(now).expect("space");
+        ..KEEP_ALL
+    };
+    maintain(&store, now, all);
     drop(store);
     assert_eq!(rows(&open(&folder)), []);
+}
+
+#[test]
+fn files_whose_epochs_may_be_decoded_again_are_not_merged() {
+    let folder = TempDir::new().expect("a folder");
+    let mut store = open(&folder);
+    for number in 0..20 {
+        store.append_epoch(&epoch(number, BEGIN_NS + number * 1000, &[("a", number)]));
+        store.flush().expect("space");
+    }
+    let settle = MaintenanceOptions {
+        settle_ns: 9_500,
+        ..KEEP_ALL
+    };
+    let now = (BEGIN_NS + 20_000) as i64;
+    assert_eq!(maintain(&store, now, settle).merged_files, 11);
+    assert_eq!(store.reader().sizes().files, 10);
+}
+
+#[test]
+fn large_row_groups_are_merged_as_they_are() {
+    let folder = TempDir::new().expect("a folder");
+    let mut store = open(&folder);
+    // Texts have another order in the dictionaries of every other file.
+    let switches: [&[&str]; 2] = [&["a", "b"], &["b", "c", "a"]];
+    let mut written = 0;
+    for number in 0..9_u64 {
+        let mut large = epoch(number, BEGIN_NS + number, &[]);
+        let switches = switches[number as usize % 2];
+        for switch in switches {
+            let mut outcome = epoch(number, 0, &[(switch, number)]).switches.remove(0);
+            let flows = (0..150_000 / switches.len() as u32).map(|index| FlowRecord {
+                flow: FiveTuple {
+                    src: std::net::Ipv4Addr::from(index % 1000 + number as u32).into(),
+                    ..flow((index >> 10) as u16, 0).flow
+                },
+                packets: Counter::exact(u64::from(index) + number),
+                bytes: (index % 3 == 0).then(|| Counter::exact(u64::from(index) * 1500)),
+            });
+            outcome.flows = flows.collect();
+            written += outcome.flows.len() as u64;
+            large.switches.push(outcome);
+        }
+        store.append_epoch(&large);
+        store.flush().expect("space");
+    }
+    let before = digests(&store);
+    let done = maintain(&store, i64::MAX, KEEP_ALL);
+    assert_eq!(done.merged_files, 9);
+    let sizes = store.reader().sizes();
+    assert_eq!((sizes.files, sizes.rows), (1, written));
+    assert!(digests(&store) == before, "the same rows");
+    // Its groups of rows can be chosen by time as before.
+    let one = TimeRange {
+        from_ns: BEGIN_NS as i64 + 3,
+        to_ns: BEGIN_NS as i64 + 4,
+    };
+    let scanned = store
+        .reader()
+        .scan(one, &["time"], &mut |_| ControlFlow::Continue(()));
+    assert_eq!(scanned.expect("a scan").rows, 150_000);
+}
+
+#[test]
+fn merging_beside_storing_loses_nothing() {
+    let folder = TempDir::new().expect("a folder");
+    let mut store = open(&folder);
+    let mut maintainer = store.maintainer();
+    let ended = std::sync::atomic::AtomicBool::new(false);
+    let order = std::sync::atomic::Ordering::Relaxed;
+    let (merged, given_up) = std::thread::scope(|scope| {
+        let merging = scope.spawn(|| {
+            let (mut merged, mut given_up) = (0, 0);
+            while !ended.load(order) {
+                let done = maintainer.maintain(0, KEEP_ALL, &|| false);
+                assert!(done.failures.is_empty(), "{:?}", done.failures);
+                merged += done.merged_files;
+                given_up += done.merges_given_up;
+            }
+            (merged, given_up)
+        });
+        for number in 0..400 {
+            store.append_epoch(&epoch(number, BEGIN_NS + number, &[("a", 1), ("b", 2)]));
+            store.flush().expect("space");
+            // Now and then what was decoded before is decoded again.
+            if number % 16 == 15 {
+                let again = epoch(number / 2, BEGIN_NS + number / 2, &[("a", 10 + number)]);
+                store.append_epoch(&DecodedEpoch {
+                    may_be_stored: true,
+                    ..again
+                });
+            }
+        }
+        store.flush().expect("space");
+        ended.store(true, order);
+        merging.join().expect("no panic")
+    });
+    let mut expected = vec![];
+    for number in 0..400_u64 {
+        let again = (0..400).find(|later| later % 16 == 15 && later / 2 == number);
+        expected.extend(of(number, "a", again.map_or(1, |again| 10 + again)));
+        expected.extend(of(number, "b", 2));
+    }
+    assert_eq!(rows(&store), expected);
+    drop(store);
+    assert_eq!(rows(&open(&folder)), expected);
+    assert!(
+        merged > 0,
+        "{merged} files merged, {given_up} merges given up"
+    );
+}
+
+#[test]
+fn a_merge_whose_files_are_replaced_meanwhile_is_given_up() {
+    let folder = TempDir::new().expect("a folder");
+    let mut store = open(&folder);
+    for number in 0..10 {
+        store.append_epoch(&epoch(number, BEGIN_NS + number, &[("a", 1)]));
+        store.flush().expect("space");
+    }
+    let expected: Vec<_> = (0..10)
+        .flat_map(|number| of(number, "a", 1 + u64::from(number == 5)))
+        .collect();
+    let mut maintainer = store.maintainer();
+    let store = std::sync::Mutex::new(store);
+    // Asked while it copies: an epoch is decoded again, and stored.
+    let replace = || {
+        let mut store = store.lock().expect("no panic");
+        store.append_epoch(&DecodedEpoch {
+            may_be_stored: true,
+            ..epoch(5, BEGIN_NS + 5, &[("a", 2)])
+        });
+        store.flush().expect("space");
+        false
+    };
+    let done = maintainer.maintain(0, KEEP_ALL, &replace);
+    assert_eq!((done.merged_files, done.merges_given_up), (0, 1));
+    let done = maintainer.maintain(0, KEEP_ALL, &|| true);
+    assert_eq!((done.merged_files, done.merges_given_up), (0, 0), "stopped");
+    let store = store.into_inner().expect("no panic");
+    assert_eq!(rows(&store), expected);
+    let partition = folder.path().join("day=2023-11-14/hour=22");
+    assert_eq!(
+        fs::read_dir(&partition).expect("a folder").count(),
+        10,
+        "nothing is left of it"
+    );
+    assert_eq!(maintain(&store, 0, KEEP_ALL).merged_files, 10);
+    assert_eq!(rows(&store), expected);
+}
+
+#[test]
+fn what_cannot_be_merged_is_said_and_stays() {
+    let folder = TempDir::new().expect("a folder");
+    let mut store = open(&folder);
+    for number in 0..10 {
+        let begin = BEGIN_NS + number % 2 * HOUR_NS;
+        for part in 0..2 {
+            store.append_epoch(&epoch(number, begin + part, &[("a", 1)]));
+            store.flush().expect("space");
+        }
+    }
+    let partition = folder.path().join("day=2023-11-14/hour=22");
+    let damaged = fs::read_dir(&partition)
+        .expect("a folder")
+        .next()
+        .expect("a file")
+        .expect("a name");
+    fs::write(damaged.path(), b"PAR1 and no more").expect("space");
+    let done = maintain(&store, 0, KEEP_ALL);
+    assert_eq!(
+        (done.merged_files, done.failures.len()),
+        (10, 1),
+        "the other hour is merged"
+    );
+    assert_eq!(fs::read_dir(&partition).expect("a folder").count(), 10);
+    assert_eq!(rows(&store).len(), 10 * 2 * 3 - 3);
 }
 
 #[test]
