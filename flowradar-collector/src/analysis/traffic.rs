@@ -18,6 +18,7 @@
 //! - Lists hold [`TrafficOptions::top`] entries; sums behind them are complete.
 //! - Flows beyond [`TrafficOptions::flows_max`] are counted in every epoch, but not followed.
 
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
 use hashbrown::HashMap;
@@ -25,7 +26,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::flows::{Ends, EpochFlows, Sighting};
-use super::network::SwitchIndex;
+use super::network::{HostIndex, SwitchIndex};
 use super::record::{FiveTuple, FlowRecord};
 use super::{AnalysisCounters, NetworkModel};
 
@@ -280,13 +281,40 @@ impl TrafficWatch {
     }
 }
 
+/// Sums of an epoch's flows. Addresses and places have numbers, so that each is looked at closely only once.
 #[derive(Debug, Default)]
 struct Sums {
     total: Volume,
-    sources: HashMap<IpAddr, Volume>,
-    destinations: HashMap<IpAddr, Volume>,
+    numbers: HashMap<AddressKey, u32>,
+    addresses: Vec<AddressSums>,
+    place_numbers: HashMap<Place, u32>,
+    places: Vec<Place>,
     services: HashMap<(u8, u16), Volume>,
-    matrix: HashMap<(Place, Place), Volume>,
+    /// By numbers of places.
+    matrix: HashMap<(u32, u32), Volume>,
+}
+
+/// Sums of an address.
+#[derive(Clone, Copy, Debug)]
+struct AddressSums {
+    address: IpAddr,
+    /// Number of its place.
+    place: u32,
+    sent: Volume,
+    received: Volume,
+}
+
+/// An address as a key: its bits alone are hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct AddressKey(IpAddr);
+
+impl Hash for AddressKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self.0 {
+            IpAddr::V4(address) => state.write_u32(address.to_bits()),
+            IpAddr::V6(address) => state.write_u128(address.to_bits()),
+        }
+    }
 }
 
 impl Sums {
@@ -300,21 +328,44 @@ impl Sums {
         let volume = Volume::of(record);
         let flow = &record.flow;
         self.total.add(volume);
-        self.sources.entry(flow.src).or_default().add(volume);
-        self.destinations.entry(flow.dst).or_default().add(volume);
+        let from = self.number_of(flow.src, ends.0, options, model);
+        let to = self.number_of(flow.dst, ends.1, options, model);
+        self.addresses[from].sent.add(volume);
+        self.addresses[to].received.add(volume);
         let service = (flow.protocol, flow.src_port.min(flow.dst_port));
         self.services.entry(service).or_default().add(volume);
-        let place = |host: Option<super::HostIndex>, address| {
+        let places = (self.addresses[from].place, self.addresses[to].place);
+        self.matrix.entry(places).or_default().add(volume);
+    }
+
+    fn number_of(
+        &mut self,
+        address: IpAddr,
+        host: Option<HostIndex>,
+        options: &TrafficOptions,
+        model: Option<&NetworkModel>,
+    ) -> usize {
+        let number = *self.numbers.entry(AddressKey(address)).or_insert_with(|| {
             let access = model
                 .zip(host)
                 .and_then(|(model, host)| model.network.host(host).switches.first().copied());
-            match access {
+            let place = match access {
                 Some(switch) => Place::Switch(switch),
                 None => Place::Prefix(prefix_of(address, options)),
-            }
-        };
-        let places = (place(ends.0, flow.src), place(ends.1, flow.dst));
-        self.matrix.entry(places).or_default().add(volume);
+            };
+            let place = *self.place_numbers.entry(place).or_insert_with(|| {
+                self.places.push(place);
+                self.places.len() as u32 - 1
+            });
+            self.addresses.push(AddressSums {
+                address,
+                place,
+                sent: Volume::default(),
+                received: Volume::default(),
+            });
+            self.addresses.len() as u32 - 1
+        });
+        number as usize
     }
 
     fn into_summary(
@@ -324,33 +375,24 @@ impl Sums {
         options: &TrafficOptions,
         model: Option<&NetworkModel>,
     ) {
-        let by_prefix = |addresses: &HashMap<IpAddr, Volume>| {
-            let mut prefixes: HashMap<IpNet, Volume> = HashMap::new();
-            for (&address, &volume) in addresses {
-                let prefix = prefix_of(address, options);
-                prefixes.entry(prefix).or_default().add(volume);
-            }
-            let prefixes = top(prefixes, options.top).into_iter();
-            prefixes
-                .map(|(prefix, volume)| PrefixVolume { prefix, volume })
-                .collect()
+        let volumes = |volume: fn(&AddressSums) -> Volume| {
+            let volumes = self
+                .addresses
+                .iter()
+                .map(move |of| (of.address, volume(of)));
+            volumes.filter(|(_, volume)| volume.flows > 0)
         };
-        let by_address = |addresses| {
-            let addresses = top(addresses, options.top).into_iter();
-            addresses
-                .map(|(address, volume)| AddressVolume { address, volume })
-                .collect()
-        };
+        let (sent, received) = (volumes(|of| of.sent), volumes(|of| of.received));
+        summary.top_source_prefixes = top_prefixes(sent.clone(), options);
+        summary.top_destination_prefixes = top_prefixes(received.clone(), options);
+        summary.top_sources = top_addresses(sent, options);
+        summary.top_destinations = top_addresses(received, options);
         let name = |place| match (place, model) {
             (Place::Switch(switch), Some(model)) => model.network.switch_name(switch).to_owned(),
             (Place::Switch(switch), None) => switch.0.to_string(),
             (Place::Prefix(prefix), _) => prefix.to_string(),
         };
         summary.total = self.total;
-        summary.top_source_prefixes = by_prefix(&self.sources);
-        summary.top_destination_prefixes = by_prefix(&self.destinations);
-        summary.top_sources = by_address(self.sources);
-        summary.top_destinations = by_address(self.destinations);
         let services = top(self.services, options.top).into_iter();
         summary.top_services = services
             .map(|((protocol, port), volume)| ServiceVolume {
@@ -361,7 +403,10 @@ impl Sums {
             .collect();
         // Small where the network is known: all of it then.
         let matrix_max = options.top.max(MATRIX_MAX);
-        let matrix = top(self.matrix, matrix_max).into_iter();
+        let place = |number: u32| self.places[number as usize];
+        let matrix = self.matrix.into_iter();
+        let matrix = matrix.map(|((from, to), volume)| ((place(from), place(to)), volume));
+        let matrix = top(matrix, matrix_max).into_iter();
         summary.matrix = matrix
             .map(|((from, to), volume)| MatrixVolume {
                 from: name(from),
@@ -415,6 +460,31 @@ fn top<K: Ord + Copy>(
     entries.truncate(most);
     entries.sort_unstable_by(order);
     entries
+}
+
+fn top_addresses(
+    volumes: impl Iterator<Item = (IpAddr, Volume)>,
+    options: &TrafficOptions,
+) -> Vec<AddressVolume> {
+    let volumes = top(volumes, options.top).into_iter();
+    volumes
+        .map(|(address, volume)| AddressVolume { address, volume })
+        .collect()
+}
+
+fn top_prefixes(
+    volumes: impl Iterator<Item = (IpAddr, Volume)>,
+    options: &TrafficOptions,
+) -> Vec<PrefixVolume> {
+    let mut prefixes: HashMap<IpNet, Volume> = HashMap::new();
+    for (address, volume) in volumes {
+        let prefix = prefix_of(address, options);
+        prefixes.entry(prefix).or_default().add(volume);
+    }
+    let prefixes = top(prefixes, options.top).into_iter();
+    prefixes
+        .map(|(prefix, volume)| PrefixVolume { prefix, volume })
+        .collect()
 }
 
 /// Counts a value in the histogram of powers of two; 0 counts as 1.
