@@ -113,6 +113,8 @@ pub struct Grouper {
     waiting: VecDeque<GroupId>,
     timers: BTreeSet<(Duration, GroupId)>,
     decoding: usize,
+    /// Groups in [`Phase::Decoded`].
+    decoded: usize,
     next_group: u64,
     switches: HashMap<String, SwitchPresence>,
     /// The latest epoch that was closed: number, and when it began.
@@ -187,6 +189,7 @@ impl Grouper {
             waiting: VecDeque::new(),
             timers: BTreeSet::new(),
             decoding: 0,
+            decoded: 0,
             next_group: 1,
             switches: HashMap::new(),
             closed: None,
@@ -229,6 +232,7 @@ impl Grouper {
                 self.decoding = self.decoding.saturating_sub(1);
                 if let Some(group) = self.groups.get_mut(&id) {
                     group.phase = Phase::Decoded;
+                    self.decoded += 1;
                     let close_at = *group.close_at.get_or_insert(if group.too_late {
                         now
                     } else {
@@ -269,6 +273,7 @@ impl Grouper {
                 Phase::Gathering { deadline } if deadline <= now => self.ready(now, id),
                 Phase::Decoded if group.improved => {
                     group.phase = Phase::Waiting;
+                    self.decoded -= 1;
                     self.waiting.push_back(id);
                 }
                 Phase::Decoded => self.close_if_done(now, id),
@@ -290,12 +295,11 @@ impl Grouper {
 
     /// What it holds.
     pub fn status(&self) -> GrouperStatus {
-        let decoded = |group: &&Group| group.phase == Phase::Decoded;
         GrouperStatus {
             gathering: self.undecoded.len().saturating_sub(self.waiting.len()),
             waiting: self.waiting.len(),
             decoding: self.decoding,
-            open: self.groups.values().filter(decoded).count(),
+            open: self.decoded,
             switches_expected: self.switches.len(),
         }
     }
@@ -316,6 +320,7 @@ impl Grouper {
             .groups
             .get_mut(&id)
             .expect("it was found or made just now");
+        let switch = arrived.switch.clone();
         let report = (arrived.switch.clone(), arrived.key);
         *self.needed.entry(arrived.position.segment).or_default() += 1;
         let outcome = match group.reports.get(&report) {
@@ -351,12 +356,12 @@ impl Grouper {
             epoch: arrived.epoch,
             outcome,
         });
-        self.note_epoch(id);
+        self.note_epoch(id, &switch);
         self.check_complete(now, id);
     }
 
-    /// Takes note that switches are in an epoch. A second one makes it plausible.
-    fn note_epoch(&mut self, id: GroupId) {
+    /// Takes note that a switch is in an epoch. A second one makes it plausible.
+    fn note_epoch(&mut self, id: GroupId, switch: &str) {
         let Some(group) = self.groups.get_mut(&id) else {
             return;
         };
@@ -368,11 +373,14 @@ impl Grouper {
             if matches!(group.phase, Phase::Gathering { .. }) {
                 self.undecoded.insert((group.epoch, id));
             }
-        }
-        for (name, _) in group.reports.keys() {
-            if let Some(switch) = self.switches.get_mut(name) {
-                switch.epoch = Some(group.epoch);
+            for (name, _) in group.reports.keys() {
+                if let Some(first) = self.switches.get_mut(name) {
+                    first.epoch = Some(group.epoch);
+                }
             }
+        }
+        if let Some(switch) = self.switches.get_mut(switch) {
+            switch.epoch = Some(group.epoch);
         }
     }
 
@@ -609,6 +617,7 @@ impl Grouper {
         let Some(group) = self.groups.remove(&id) else {
             return;
         };
+        self.decoded -= usize::from(group.phase == Phase::Decoded);
         self.undecoded.remove(&(group.epoch, id));
         if let Some(ids) = self.by_epoch.get_mut(&group.epoch) {
             ids.retain(|other| *other != id);
