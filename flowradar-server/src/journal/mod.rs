@@ -16,6 +16,7 @@
 
 mod frame;
 mod record;
+mod remover;
 mod segment;
 mod state;
 mod writer;

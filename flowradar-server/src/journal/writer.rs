@@ -10,6 +10,7 @@ use std::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 
 use super::frame::{framed_bytes, write_frame};
+use super::remover::Remover;
 use super::segment::SegmentNumber;
 use super::{
     AppendError, Gauges, InHand, JournalOptions, OpenJournalError, Position, Record, State,
@@ -34,6 +35,7 @@ pub(super) struct Writer {
     options: JournalOptions,
     /// All segments but the current one, oldest first, with their sizes.
     older: Vec<(SegmentNumber, u64)>,
+    remover: Remover,
     current: Segment,
     state: State,
     gauges: Arc<Gauges>,
@@ -74,10 +76,13 @@ impl Writer {
         }
         // Each run begins a segment of its own: what was written before is not touched again.
         let next = sized.last().map_or(1, |(last, _)| last.0 + 1);
+        let remover =
+            Remover::start(folder.clone()).map_err(file_error("start a thread for", &folder))?;
         Ok(Self {
             folder,
             options,
             older: sized,
+            remover,
             current: Segment {
                 number: SegmentNumber(next),
                 file: None,
@@ -263,29 +268,25 @@ impl Writer {
         }
         let in_hand = self.in_hand.first().map_or(segment, SegmentNumber);
         let before = segment.min(in_hand);
-        while let Some(&(oldest, _)) = self.older.first()
+        while let Some(&(oldest, bytes)) = self.older.first()
             && oldest < before
         {
-            if let Err(error) = fs::remove_file(oldest.path(&self.folder))
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(segment = oldest.0, %error, "a journal segment cannot be removed");
-                break;
-            }
+            self.remover.remove(oldest, bytes);
             self.older.remove(0);
         }
         self.publish();
     }
 
     fn bytes(&self) -> u64 {
-        self.current.bytes + self.older.iter().map(|(_, bytes)| bytes).sum::<u64>()
+        let older: u64 = self.older.iter().map(|(_, bytes)| bytes).sum();
+        self.current.bytes + older + self.remover.stuck().1
     }
 
     fn publish(&self) {
-        let segments = self.older.len() + usize::from(self.current.file.is_some());
+        let segments = self.older.len() as u64
+            + u64::from(self.current.file.is_some())
+            + self.remover.stuck().0;
         self.gauges.bytes.store(self.bytes(), Ordering::Relaxed);
-        self.gauges
-            .segments
-            .store(segments as u64, Ordering::Relaxed);
+        self.gauges.segments.store(segments, Ordering::Relaxed);
     }
 }
