@@ -1,7 +1,7 @@
 //! Writing and reading Parquet files, whole or not at all.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,13 +29,15 @@ use crate::journal::sync_folder;
 
 /// Rows of a row group at most.
 const ROW_GROUP_ROWS: usize = 1 << 20;
+/// So much of a file is written before it is forced to disk.
+const SYNC_BYTES: usize = 1 << 20;
 /// Rows read at a time.
 const BATCH_ROWS: usize = 1 << 16;
 
 /// A file being written. Not in the store before it is on the list.
 pub(super) struct FileWriter {
     file: Unfinished,
-    writer: ArrowWriter<File>,
+    writer: ArrowWriter<PacedFile>,
     rows: u64,
     times: Option<(i64, i64)>,
 }
@@ -77,14 +79,14 @@ impl FileWriter {
             .writer
             .into_inner()
             .map_err(parquet_error("write", &self.file.unfinished))?;
-        self.file.finish(&open, self.rows, times).map(Some)
+        self.file.finish(&open.file, self.rows, times).map(Some)
     }
 }
 
 /// The row groups of other files, one after the other, as they are: no value is read or written anew.
 pub(super) struct RowGroupsWriter {
     file: Unfinished,
-    writer: SerializedFileWriter<File>,
+    writer: SerializedFileWriter<PacedFile>,
     rows: u64,
 }
 
@@ -159,7 +161,31 @@ impl RowGroupsWriter {
             .writer
             .into_inner()
             .map_err(parquet_error("write", &self.file.unfinished))?;
-        self.file.finish(&open, self.rows, times)
+        self.file.finish(&open.file, self.rows, times)
+    }
+}
+
+/// Forces what is written to disk now and then. All at once at the end, nobody else's writes would become
+/// durable meanwhile, and reports wait until theirs are.
+#[derive(Debug)]
+struct PacedFile {
+    file: File,
+    unsynced: usize,
+}
+
+impl Write for PacedFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(&bytes[..bytes.len().min(SYNC_BYTES)])?;
+        self.unsynced += written;
+        if self.unsynced >= SYNC_BYTES {
+            self.file.sync_data()?;
+            self.unsynced = 0;
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 
@@ -173,7 +199,7 @@ struct Unfinished {
 }
 
 impl Unfinished {
-    fn create(folder: &Path, number: u64, time_ns: i64) -> Result<(Self, File), StoreError> {
+    fn create(folder: &Path, number: u64, time_ns: i64) -> Result<(Self, PacedFile), StoreError> {
         let partition = partition(time_ns);
         let path = format!("{partition}/{number:020}.parquet");
         let unfinished = folder.join(&path).with_extension("part");
@@ -184,7 +210,7 @@ impl Unfinished {
             path,
             unfinished,
         };
-        Ok((this, file))
+        Ok((this, PacedFile { file, unsynced: 0 }))
     }
 
     fn finish(
