@@ -292,12 +292,13 @@ impl<'a, K: FlowKey> Search<'a, K> {
         self.looked_up = true;
         self.known.resize(registry.keys.len(), false);
         let known = &self.known;
-        let new = registry.keys[first_new..]
-            .iter()
-            .enumerate()
-            .map(|(index, key)| ((first_new + index) as u32, key))
-            .filter(|&(flow, _)| !known[flow as usize]);
-        self.table.subtract_seen(new, &mut self.subtracted);
+        let wanted = |flow: u32| !known[flow as usize];
+        self.table.subtract_seen(
+            &registry.keys[first_new..],
+            first_new as u32,
+            wanted,
+            &mut self.subtracted,
+        );
         let found = &mut self.found;
         self.table.peel_difference(|flow| found.push(flow));
     }

@@ -149,15 +149,16 @@ impl<'a, K: FlowKey> PeelTable<'a, K> {
         self.dispatch::<true>(found);
     }
 
-    /// Takes out of the table those of `flows` that the flow filter says were seen, and appends their
-    /// numbers to `taken`. Each may or may not have been in the table. PacketCounts stay.
-    pub fn subtract_seen<'k>(
+    /// Takes out of the table those of `flows` that the flow filter says were seen and that are
+    /// `wanted`, and appends their numbers to `taken`: `first` for the first flow, and so on. Each may
+    /// or may not have been in the table. PacketCounts stay.
+    pub fn subtract_seen(
         &mut self,
-        flows: impl IntoIterator<Item = (u32, &'k K)>,
+        flows: &[K],
+        first: u32,
+        wanted: impl Fn(u32) -> bool,
         taken: &mut Vec<u32>,
-    ) where
-        K: 'k,
-    {
+    ) {
         with_hash_family!(self.layout.family(), H => {
             with_arrangement!(self.filter.layout(), arrangement => {
                 processor::run(Subtraction::<K, H, _, _> {
@@ -165,7 +166,9 @@ impl<'a, K: FlowKey> PeelTable<'a, K> {
                     filter: self.filter.words(),
                     arrangement,
                     layout: self.layout,
-                    flows: flows.into_iter(),
+                    flows,
+                    first,
+                    wanted,
                     taken,
                     family: PhantomData,
                 });
@@ -284,72 +287,70 @@ struct Subtraction<'t, K: FlowKey, H, A, F> {
     filter: &'t [[u8; 8]],
     arrangement: A,
     layout: &'t Layout,
-    flows: F,
+    flows: &'t [K],
+    first: u32,
+    wanted: F,
     taken: &'t mut Vec<u32>,
     family: PhantomData<H>,
 }
 
-impl<'k, K, H, A, F> Loop for Subtraction<'_, K, H, A, F>
+impl<K, H, A, F> Loop for Subtraction<'_, K, H, A, F>
 where
-    K: FlowKey + 'k,
+    K: FlowKey,
     H: HashFamily,
     A: Arrangement,
-    F: Iterator<Item = (u32, &'k K)>,
+    F: Fn(u32) -> bool,
 {
     #[inline(always)]
-    fn run<I: Instructions>(mut self) {
-        let (table, seed) = (self.layout.table(), self.layout.seed());
-        let mut batch = [const { None }; LOOK_UP_BATCH];
-        let mut seen = [0; LOOK_UP_BATCH];
-        let mut cells_of = [[0; HASHES_MAX]; LOOK_UP_BATCH];
-        loop {
-            let mut flows = 0;
-            for (slot, (number, key)) in batch.iter_mut().zip(self.flows.by_ref()) {
-                let hash = H::hash(key.words(), seed);
-                let place = self.arrangement.place(&hash);
-                self.arrangement.prefetch::<H::Hash, _>(self.filter, &place);
-                *slot = Some((number, key, hash, place));
-                flows += 1;
+    fn run<I: Instructions>(self) {
+        let (table, seed) = (*self.layout.table(), self.layout.seed());
+        let (filter, arrangement) = (self.filter, self.arrangement);
+        let mut places = [A::Place::<H::Hash>::default(); LOOK_UP_BATCH];
+        let mut left = [0; LOOK_UP_BATCH];
+        let mut hits = [(0, [0; HASHES_MAX]); LOOK_UP_BATCH];
+        let firsts = (self.first..).step_by(LOOK_UP_BATCH);
+        for (first, batch) in firsts.zip(self.flows.chunks(LOOK_UP_BATCH)) {
+            for (key, place) in batch.iter().zip(&mut places) {
+                *place = arrangement.place(&H::hash(key.words(), seed));
+                arrangement.prefetch::<H::Hash, _>(filter, place);
             }
             // Most flows were not here: those that may have been are gathered without a branch.
-            let mut seen_flows = 0;
-            for (slot, (_, _, _, place)) in (0_u8..).zip(batch[..flows].iter().flatten()) {
-                seen[seen_flows] = slot;
-                let filter = &self.filter;
-                let may = self.arrangement.may_contain::<H::Hash, I, _>(filter, place);
-                seen_flows += usize::from(may);
+            let mut count = 0;
+            for (slot, place) in (0_u8..).zip(&places[..batch.len()]) {
+                left[count] = slot;
+                let may = arrangement.may_contain::<H::Hash, I, _, 0>(filter, place);
+                count += usize::from(may);
+            }
+            let mut remaining = 0;
+            for index in 0..count {
+                let slot = left[index];
+                left[remaining] = slot;
+                let place = &places[usize::from(slot)];
+                let may = arrangement.may_contain::<H::Hash, I, _, 1>(filter, place);
+                remaining += usize::from(may);
             }
             // The cells of those that have been are on their way before the first is needed.
-            let mut hits = 0;
-            for index in 0..seen_flows {
-                let slot = seen[index];
-                let Some((_, _, hash, place)) = &batch[usize::from(slot)] else {
-                    continue;
-                };
-                if self
-                    .arrangement
-                    .contains::<H::Hash, I, _>(self.filter, place)
+            let mut found = 0;
+            for &slot in &left[..remaining] {
+                let (place, key) = (&places[usize::from(slot)], &batch[usize::from(slot)]);
+                if arrangement.may_contain::<H::Hash, I, _, 2>(filter, place)
+                    && arrangement.may_contain::<H::Hash, I, _, 3>(filter, place)
+                    && (self.wanted)(first + u32::from(slot))
                 {
-                    let cells = table.cells_of_any(hash);
+                    let cells = table.cells_of_any(&H::hash(key.words(), seed));
                     for &cell in &cells[..table.hashes()] {
                         prefetch(self.cells, cell as usize);
                     }
-                    seen[hits] = slot;
-                    cells_of[hits] = cells;
-                    hits += 1;
+                    hits[found] = (slot, cells);
+                    found += 1;
                 }
             }
-            for (&slot, cells) in seen.iter().zip(&cells_of).take(hits) {
-                let Some((number, key, ..)) = &batch[usize::from(slot)] else {
-                    continue;
-                };
-                self.taken.push(*number);
+            for (slot, cells) in &hits[..found] {
+                self.taken.push(first + u32::from(*slot));
+                let key = &batch[usize::from(*slot)];
                 for &cell in &cells[..table.hashes()] {
                     self.cells[cell as usize].remove::<K, true>(key, 1, None);
                 }
-            }
-            if flows < LOOK_UP_BATCH {
-                return;
             }
         }
     }
