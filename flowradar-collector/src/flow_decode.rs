@@ -26,14 +26,16 @@
 //! tables of a few dozen cells; there ([`CONFUSIONS_MAX`]) only flows found in a cell before anything
 //! was subtracted are reported.
 
-use core::hash::BuildHasher;
+mod registry;
 
 use bitvec::vec::BitVec;
 use flowradar_core::decode::{Leftover, PeelTable, Peeled, WrongKeyKind, cells_of};
 use flowradar_core::layout::Layout;
 use flowradar_core::{FlowKey, Flowset};
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use hashbrown::HashMap;
 use rayon::prelude::*;
+
+use registry::{NO_FLOW, Registry};
 
 /// Rounds after which FlowDecode stops even if flows are still found. A network is decoded in less
 /// than ten; this bounds the work on reports made to never end.
@@ -94,22 +96,30 @@ pub fn flow_decode<K: FlowKey, B: AsRef<[u8]> + Sync>(
     let mut registry = Registry::default();
     let mut rounds = 0;
     let mut found_alone = 0;
-    let cut_short = loop {
-        let first_new = registry.keys.len();
-        for switch in &mut switches {
-            switch.register(&mut registry);
-        }
-        if rounds == 0 {
-            found_alone = registry.keys.len();
-        }
-        if registry.keys.len() == first_new || rounds == ROUNDS_MAX {
-            break registry.keys.len() > first_new;
-        }
-        rounds += 1;
-        switches
-            .par_iter_mut()
-            .for_each(|switch| switch.look_up(&registry, first_new));
-    };
+    let cut_short =
+        loop {
+            let first_new = registry.keys.len();
+            let found: Vec<_> = switches
+                .iter_mut()
+                .map(|switch| core::mem::take(&mut switch.found))
+                .collect();
+            let numbers = registry.number(&found);
+            switches.par_iter_mut().zip(found).zip(numbers).for_each(
+                |((switch, found), numbers)| {
+                    switch.register(&found, &numbers, registry.keys.len());
+                },
+            );
+            if rounds == 0 {
+                found_alone = registry.keys.len();
+            }
+            if registry.keys.len() == first_new || rounds == ROUNDS_MAX {
+                break registry.keys.len() > first_new;
+            }
+            rounds += 1;
+            switches
+                .par_iter_mut()
+                .for_each(|switch| switch.look_up(&registry, first_new));
+        };
     let found = registry.keys;
     let (keys, places) = sorted(&found);
     let switches = switches
@@ -135,56 +145,6 @@ fn sorted<K: FlowKey>(keys: &[K]) -> (Vec<K>, Vec<u32>) {
     (order.into_iter().map(|(key, _)| key).collect(), places)
 }
 
-/// Flows whose numbers are looked up together, so that waiting for memory overlaps.
-const REGISTERED_TOGETHER: usize = 64;
-
-/// Network-wide numbers of flows, in the order in which they are found.
-#[derive(Debug)]
-struct Registry<K> {
-    keys: Vec<K>,
-    /// Places in `keys`. The hash is seeded at random: flows are made by whoever sends packets.
-    numbers: HashTable<u32>,
-    hasher: DefaultHashBuilder,
-}
-
-impl<K> Default for Registry<K> {
-    fn default() -> Self {
-        Self {
-            keys: Vec::new(),
-            numbers: HashTable::new(),
-            hasher: DefaultHashBuilder::default(),
-        }
-    }
-}
-
-impl<K: FlowKey> Registry<K> {
-    fn hash(&self, key: &K) -> u64 {
-        self.hasher.hash_one(key)
-    }
-
-    /// The number of a flow that was found before.
-    fn find(&self, hash: u64, key: &K) -> Option<u32> {
-        let is_it = |&number: &u32| self.keys[number as usize] == *key;
-        self.numbers.find(hash, is_it).copied()
-    }
-
-    /// The number of a flow, a new one if need be.
-    fn number(&mut self, hash: u64, key: K) -> u32 {
-        let next = u32::try_from(self.keys.len()).expect("fewer flows than cells, and those fit");
-        let (keys, hasher) = (&self.keys, &self.hasher);
-        let entry = self.numbers.entry(
-            hash,
-            |&number| keys[number as usize] == key,
-            |&number| hasher.hash_one(keys[number as usize]),
-        );
-        let number = *entry.or_insert(next).get();
-        if number == next {
-            self.keys.push(key);
-        }
-        number
-    }
-}
-
 /// A flow found in a cell: what it takes to judge it later.
 #[derive(Clone, Copy, Debug)]
 struct Found {
@@ -197,7 +157,7 @@ struct Found {
 #[derive(Debug)]
 struct Search<'a, K: FlowKey> {
     table: PeelTable<'a, K>,
-    /// Found since the last call of [`Search::register`].
+    /// Found since the last round.
     found: Vec<Peeled<K>>,
     /// Flows found before anything was subtracted.
     alone: Vec<u32>,
@@ -207,8 +167,6 @@ struct Search<'a, K: FlowKey> {
     subtracted: Vec<u32>,
     /// Cells that came out at zero only because something was taken out that is no flow.
     spoiled: Vec<u32>,
-    /// How many times keys were put into the table that were never taken out of it, nor exist.
-    ghosts: HashMap<K, u32>,
     /// Marks the flows in `alone` and `with_help`, by number.
     known: BitVec,
     looked_up: bool,
@@ -226,63 +184,29 @@ impl<'a, K: FlowKey> Search<'a, K> {
             with_help: Vec::new(),
             subtracted: Vec::new(),
             spoiled: Vec::new(),
-            ghosts: HashMap::new(),
             known: BitVec::new(),
             looked_up: false,
         })
     }
 
-    /// Gives numbers to the flows found last.
-    fn register(&mut self, registry: &mut Registry<K>) {
-        let found = core::mem::take(&mut self.found);
-        let mut ahead = [(0, None); REGISTERED_TOGETHER];
-        for found in found.chunks(REGISTERED_TOGETHER) {
-            for (peeled, (hash, number)) in found.iter().zip(&mut ahead) {
-                *hash = registry.hash(&peeled.key);
-                *number = registry.find(*hash, &peeled.key);
+    /// Takes down what was found last, and has these numbers among `flows`.
+    fn register(&mut self, found: &[Peeled<K>], numbers: &[u32], flows: usize) {
+        self.known.resize(flows, false);
+        for (peeled, &flow) in found.iter().zip(numbers) {
+            if flow == NO_FLOW {
+                self.spoiled.push(peeled.pivot);
+                continue;
             }
-            for (peeled, &(hash, number)) in found.iter().zip(&ahead) {
-                self.register_one(peeled, hash, number, registry);
+            self.known.set(flow as usize, true);
+            if self.looked_up {
+                self.with_help.push(Found {
+                    flow,
+                    pivot: peeled.pivot,
+                    present: peeled.present,
+                });
+            } else {
+                self.alone.push(flow);
             }
-        }
-    }
-
-    /// Gives a number to a flow. `number` is the one that it had a short while ago, if it had one.
-    fn register_one(
-        &mut self,
-        peeled: &Peeled<K>,
-        hash: u64,
-        number: Option<u32>,
-        registry: &mut Registry<K>,
-    ) {
-        let ghost = self.ghosts.get_mut(&peeled.key).filter(|times| **times > 0);
-        let flow = if let (true, Some(times)) = (peeled.present, ghost) {
-            *times -= 1;
-            // What errors added up to was taken out before, and is now put back.
-            self.spoiled.push(peeled.pivot);
-            return;
-        } else if peeled.present {
-            number.unwrap_or_else(|| registry.number(hash, peeled.key))
-        } else if let Some(flow) = number.or_else(|| registry.find(hash, &peeled.key)) {
-            flow
-        } else {
-            // Never subtracted, so not a flow but what errors add up to.
-            *self.ghosts.entry(peeled.key).or_default() += 1;
-            self.spoiled.push(peeled.pivot);
-            return;
-        };
-        if self.known.len() <= flow as usize {
-            self.known.resize(registry.keys.len(), false);
-        }
-        self.known.set(flow as usize, true);
-        if self.looked_up {
-            self.with_help.push(Found {
-                flow,
-                pivot: peeled.pivot,
-                present: peeled.present,
-            });
-        } else {
-            self.alone.push(flow);
         }
     }
 
@@ -290,7 +214,6 @@ impl<'a, K: FlowKey> Search<'a, K> {
     /// left.
     fn look_up(&mut self, registry: &Registry<K>, first_new: usize) {
         self.looked_up = true;
-        self.known.resize(registry.keys.len(), false);
         let known = &self.known;
         let wanted = |flow: u32| !known[flow as usize];
         self.table.subtract_seen(
