@@ -36,19 +36,19 @@ pub(super) struct LocalCounters {
     pub(super) over_budget: bool,
 }
 
-/// Solves what the switch's own equations determine. `guesses` are likely values, used to save
-/// work; they never change the result.
+/// Solves what the switch's own equations determine. `guess` gives a likely value of the flow at a
+/// position, used to save work; it never changes the result.
 ///
 /// O(ones) for what peels; see [`Elimination`] for the rest.
 pub(super) fn solve_switch(
     system: &SwitchSystem,
-    guesses: &[Option<i64>],
+    guess: impl Fn(usize) -> Option<i64>,
     budget: Budget,
 ) -> LocalCounters {
     let mut equations = Equations::new(system);
     equations.close_at_lower_bounds();
     equations.propagate(true);
-    let (_, mut over_budget) = equations.solve_cores(guesses, budget);
+    let (_, mut over_budget) = equations.solve_cores(&guess, budget);
     equations.judge_large_blocks();
     if equations.proof.contains(&Proof::Open) || equations.proof.contains(&Proof::Equations) {
         // Begins again with what is proved. That is rare: to keep the beginning would cost more.
@@ -61,7 +61,7 @@ pub(super) fn solve_switch(
         let mut state = equations.clone_state();
         for _ in 0..ATTEMPTS {
             equations.propagate(false);
-            let (cores, over) = equations.solve_cores(guesses, budget);
+            let (cores, over) = equations.solve_cores(&guess, budget);
             over_budget |= over;
             let checks = equations.checks(&cores);
             let unchecked = equations.unchecked(&checks);
@@ -374,13 +374,13 @@ impl<'a> Equations<'a> {
     /// Solves what peeling left; returns the cores solved, and whether one was too large.
     fn solve_cores(
         &mut self,
-        guesses: &[Option<i64>],
+        guess: &dyn Fn(usize) -> Option<i64>,
         budget: Budget,
     ) -> (Vec<(Core, Elimination)>, bool) {
         let mut solved = Vec::new();
         let mut over_budget = false;
         for core in self.cores() {
-            match self.solve_core(&core, guesses, budget) {
+            match self.solve_core(&core, guess, budget) {
                 Ok(elimination) => solved.push((core, elimination)),
                 Err(EliminationFailure::OverBudget) => over_budget = true,
                 Err(EliminationFailure::Deficient) => {}
@@ -435,7 +435,7 @@ impl<'a> Equations<'a> {
     fn solve_core(
         &mut self,
         core: &Core,
-        guesses: &[Option<i64>],
+        guess: &dyn Fn(usize) -> Option<i64>,
         budget: Budget,
     ) -> Result<Elimination, EliminationFailure> {
         let mut place = vec![NONE; self.rows.len()];
@@ -462,7 +462,7 @@ impl<'a> Equations<'a> {
             .collect();
         let mut start = Vec::with_capacity(core.flows.len());
         for (column, &flow) in core.flows.iter().enumerate() {
-            let value = guesses[flow as usize].unwrap_or(self.least[flow as usize]);
+            let value = guess(flow as usize).unwrap_or(self.least[flow as usize]);
             start.push(value);
             for &row in matrix.column(column as u32) {
                 counts[row as usize] -= value;
