@@ -563,6 +563,43 @@ pub fn cells_of<K: FlowKey>(layout: &Layout, key: &K) -> [u32; HASHES_MAX] {
     })
 }
 
+/// Appends the cells of flows to `cells`: [`TableLayout::hashes`] for each, like the first of
+/// [`cells_of`].
+pub fn append_cells<'k, K: FlowKey>(
+    layout: &Layout,
+    keys: impl IntoIterator<Item = &'k K>,
+    cells: &mut Vec<u32>,
+) {
+    with_hash_family!(layout.family(), H => {
+        processor::run(CellsOf::<K, H, _> {
+            table: *layout.table(),
+            seed: layout.seed(),
+            keys: keys.into_iter(),
+            cells,
+            family: PhantomData,
+        });
+    });
+}
+
+/// The loop that finds flows' cells.
+struct CellsOf<'t, K, H, F> {
+    table: TableLayout,
+    seed: u64,
+    keys: F,
+    cells: &'t mut Vec<u32>,
+    family: PhantomData<(K, H)>,
+}
+
+impl<'k, K: FlowKey, H: HashFamily, F: Iterator<Item = &'k K>> Loop for CellsOf<'_, K, H, F> {
+    #[inline(always)]
+    fn run<I: Instructions>(self) {
+        for key in self.keys {
+            let cells = self.table.cells_of_any(&H::hash(key.words(), self.seed));
+            self.cells.extend_from_slice(&cells[..self.table.hashes()]);
+        }
+    }
+}
+
 #[inline]
 fn cells_of_with<K: FlowKey, H: HashFamily>(
     table: &TableLayout,
