@@ -249,53 +249,84 @@ impl<'a, K: FlowKey> Search<'a, K> {
                     .count()
                     >= EVIDENCE_CELLS
         };
-        // How many times each flow was taken out, less how many times it was put back.
-        let mut times_taken: HashMap<u32, i32> = HashMap::new();
-        for found in &self.with_help {
-            *times_taken.entry(found.flow).or_default() += if found.present { 1 } else { -1 };
-        }
-        let mut verdicts: Vec<(u32, Verdict)> = Vec::new();
+        let (mut present, mut absent, mut unconfirmed) = (Vec::new(), Vec::new(), Vec::new());
+        let mut judge = |flow: u32, verdict: Verdict| {
+            let place = places[flow as usize];
+            match verdict {
+                Verdict::Present => present.push(place),
+                Verdict::Absent => absent.push(place),
+                Verdict::Unconfirmed => unconfirmed.push(place),
+            }
+        };
+        let (irregular, mut times_taken) = self.taken_irregularly(keys.len());
         for &flow in &self.alone {
-            times_taken.remove(&flow);
-            verdicts.push((flow, Verdict::Present));
+            if irregular[flow as usize] {
+                times_taken.remove(&flow);
+            }
+            judge(flow, Verdict::Present);
         }
         for &flow in &self.subtracted {
-            match times_taken.get_mut(&flow) {
-                Some(times) => *times += 1,
-                None if confirmed(flow, None) => verdicts.push((flow, Verdict::Present)),
-                None => verdicts.push((flow, Verdict::Unconfirmed)),
+            if irregular[flow as usize]
+                && let Some(times) = times_taken.get_mut(&flow)
+            {
+                *times += 1;
+            } else if confirmed(flow, None) {
+                judge(flow, Verdict::Present);
+            } else {
+                judge(flow, Verdict::Unconfirmed);
             }
         }
         // The last cell that a flow was found in is the one that shows nothing about it.
         for found in self.with_help.iter().rev() {
-            let verdict = match times_taken.remove(&found.flow) {
+            let times = if irregular[found.flow as usize] {
+                times_taken.remove(&found.flow)
+            } else {
+                Some(1)
+            };
+            let verdict = match times {
                 None => continue,
                 Some(0 | 1) if !confirmed(found.flow, Some(found.pivot)) => Verdict::Unconfirmed,
                 Some(1) => Verdict::Present,
                 Some(0) => Verdict::Absent,
                 Some(_) => Verdict::Unconfirmed,
             };
-            verdicts.push((found.flow, verdict));
+            judge(found.flow, verdict);
         }
-        for (flow, _) in &mut verdicts {
-            *flow = places[*flow as usize];
+        for flows in [&mut present, &mut absent, &mut unconfirmed] {
+            sort_flows(flows, keys.len());
         }
-        verdicts.sort_unstable();
-        let with = |wanted| {
-            verdicts
-                .iter()
-                .filter(move |&&(_, verdict)| verdict == wanted)
-                .map(|&(flow, _)| flow)
-                .collect()
-        };
         SwitchFlows {
-            present: with(Verdict::Present),
-            absent: with(Verdict::Absent),
-            unconfirmed: with(Verdict::Unconfirmed),
+            present,
+            absent,
+            unconfirmed,
             found_alone: self.alone.len(),
             leftover,
             table: self.table,
         }
+    }
+
+    /// Marks flows, of `flows`, that were found with help and otherwise too, or not just once, or were put
+    /// back: few. Of each of them, how many times it was taken out, less how many times it was put back.
+    fn taken_irregularly(&self, flows: usize) -> (BitVec, HashMap<u32, i32>) {
+        let mut with_help: BitVec = BitVec::repeat(false, flows);
+        let mut irregular: BitVec = BitVec::repeat(false, flows);
+        for found in &self.with_help {
+            if with_help.replace(found.flow as usize, true) || !found.present {
+                irregular.set(found.flow as usize, true);
+            }
+        }
+        for &flow in self.alone.iter().chain(&self.subtracted) {
+            if with_help[flow as usize] {
+                irregular.set(flow as usize, true);
+            }
+        }
+        let mut times_taken = HashMap::new();
+        for found in &self.with_help {
+            if irregular[found.flow as usize] {
+                *times_taken.entry(found.flow).or_default() += if found.present { 1 } else { -1 };
+            }
+        }
+        (irregular, times_taken)
     }
 
     /// Marks the cells that show that what was taken out of them was there: those that came out at
@@ -328,6 +359,36 @@ impl<'a, K: FlowKey> Search<'a, K> {
     }
 }
 
+/// Sorts flows, whose numbers are below `bound`.
+fn sort_flows(flows: &mut Vec<u32>, bound: usize) {
+    if flows.len() < bound / u64::BITS as usize {
+        flows.sort_unstable();
+        return;
+    }
+    // A bit for each number takes less time than comparing.
+    let mut words = vec![0_u64; bound.div_ceil(u64::BITS as usize)];
+    let mut repeated = false;
+    for &flow in &*flows {
+        let (word, bit) = (
+            &mut words[(flow / u64::BITS) as usize],
+            1 << (flow % u64::BITS),
+        );
+        repeated |= *word & bit != 0;
+        *word |= bit;
+    }
+    if repeated {
+        flows.sort_unstable();
+        return;
+    }
+    flows.clear();
+    for (first, mut word) in (0..).step_by(u64::BITS as usize).zip(words) {
+        while word != 0 {
+            flows.push(first + word.trailing_zeros());
+            word &= word - 1;
+        }
+    }
+}
+
 /// Expected number of quadruples of flows that have a common XOR of zero and share all their cells, if
 /// any three flows were completed to such a quadruple.
 fn expected_confusions(layout: &Layout, flows: usize) -> f64 {
@@ -335,7 +396,7 @@ fn expected_confusions(layout: &Layout, flows: usize) -> f64 {
 }
 
 /// What became of a flow at a switch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Present,
     Absent,
