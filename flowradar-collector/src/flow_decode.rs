@@ -145,6 +145,24 @@ fn sorted<K: FlowKey>(keys: &[K]) -> (Vec<K>, Vec<u32>) {
     (order.into_iter().map(|(key, _)| key).collect(), places)
 }
 
+/// What was found in a cell.
+#[derive(Clone, Copy, Debug)]
+struct InCell<K> {
+    key: K,
+    pivot: u32,
+    present: bool,
+}
+
+impl<K> From<Peeled<K>> for InCell<K> {
+    fn from(peeled: Peeled<K>) -> Self {
+        Self {
+            key: peeled.key,
+            pivot: peeled.pivot,
+            present: peeled.present,
+        }
+    }
+}
+
 /// A flow found in a cell: what it takes to judge it later.
 #[derive(Clone, Copy, Debug)]
 struct Found {
@@ -158,7 +176,7 @@ struct Found {
 struct Search<'a, K: FlowKey> {
     table: PeelTable<'a, K>,
     /// Found since the last round.
-    found: Vec<Peeled<K>>,
+    found: Vec<InCell<K>>,
     /// Flows found before anything was subtracted.
     alone: Vec<u32>,
     /// Flows found afterwards, in order.
@@ -176,7 +194,7 @@ impl<'a, K: FlowKey> Search<'a, K> {
     fn alone<B: AsRef<[u8]>>(flowset: &'a Flowset<B>) -> Result<Self, WrongKeyKind> {
         let mut table = PeelTable::new(flowset)?;
         let mut found = Vec::new();
-        table.peel(|flow| found.push(flow));
+        table.peel(|flow| found.push(flow.into()));
         Ok(Self {
             table,
             found,
@@ -190,19 +208,19 @@ impl<'a, K: FlowKey> Search<'a, K> {
     }
 
     /// Takes down what was found last, and has these numbers among `flows`.
-    fn register(&mut self, found: &[Peeled<K>], numbers: &[u32], flows: usize) {
+    fn register(&mut self, found: &[InCell<K>], numbers: &[u32], flows: usize) {
         self.known.resize(flows, false);
-        for (peeled, &flow) in found.iter().zip(numbers) {
+        for (found, &flow) in found.iter().zip(numbers) {
             if flow == NO_FLOW {
-                self.spoiled.push(peeled.pivot);
+                self.spoiled.push(found.pivot);
                 continue;
             }
             self.known.set(flow as usize, true);
             if self.looked_up {
                 self.with_help.push(Found {
                     flow,
-                    pivot: peeled.pivot,
-                    present: peeled.present,
+                    pivot: found.pivot,
+                    present: found.present,
                 });
             } else {
                 self.alone.push(flow);
@@ -223,7 +241,7 @@ impl<'a, K: FlowKey> Search<'a, K> {
             &mut self.subtracted,
         );
         let found = &mut self.found;
-        self.table.peel_difference(|flow| found.push(flow));
+        self.table.peel_difference(|flow| found.push(flow.into()));
     }
 
     /// Tells what is there, what is not, and what cannot be told. The first `found_alone` keys were

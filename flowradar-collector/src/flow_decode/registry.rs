@@ -6,12 +6,14 @@
 //! in the order of the switches and of what each found: what comes out does not depend on the threads.
 
 use core::hash::BuildHasher;
+use core::ops::Range;
 
 use flowradar_core::FlowKey;
-use flowradar_core::decode::Peeled;
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use rayon::prelude::*;
+
+use super::InCell;
 
 /// Shards that keys are spread over.
 const SHARDS: usize = 64;
@@ -45,9 +47,12 @@ struct Shard<K> {
 }
 
 /// What a switch found, by shard.
-struct Spread {
+struct Spread<K> {
     /// Indices of what was found, shard after shard.
     order: Vec<u32>,
+    /// The keys in the same order, and whether each was in the table: here a shard reads them one after
+    /// the other, and not from all over what was found.
+    keys: Vec<(K, bool)>,
     /// Where in `order` each shard begins, and the last ends.
     starts: [u32; SHARDS + 1],
 }
@@ -72,9 +77,9 @@ impl<K> Default for Registry<K> {
 impl<K: FlowKey> Registry<K> {
     /// The numbers of what the switches found in a round, new ones if need be; [`NO_FLOW`] for what is
     /// no flow.
-    pub(super) fn number(&mut self, found: &[Vec<Peeled<K>>]) -> Vec<Vec<u32>> {
+    pub(super) fn number(&mut self, found: &[Vec<InCell<K>>]) -> Vec<Vec<u32>> {
         let hasher = &self.hasher;
-        let spread: Vec<Spread> = found
+        let spread: Vec<Spread<K>> = found
             .par_iter()
             .map(|found| Spread::new(hasher, found))
             .collect();
@@ -84,12 +89,11 @@ impl<K: FlowKey> Registry<K> {
             .par_iter_mut()
             .enumerate()
             .map(|(number, shard)| {
-                let found = found.iter().zip(&spread).enumerate();
                 let mut places = Vec::new();
-                for (switch, (found, spread)) in found {
-                    let own = spread.of_shard(number).iter();
-                    let own = own.map(|&index| &found[index as usize]);
-                    places.extend(own.map(|peeled| shard.place(hasher, switch, peeled)));
+                for (switch, spread) in spread.iter().enumerate() {
+                    let own = spread.keys[spread.of_shard(number)].iter();
+                    let place = |&(key, present)| shard.place(hasher, switch, key, present);
+                    places.extend(own.map(place));
                 }
                 places
             })
@@ -120,7 +124,7 @@ impl<K: FlowKey> Registry<K> {
             .map(|(spread, starts)| {
                 let mut numbers = vec![NO_FLOW; spread.order.len()];
                 for (number, shard) in self.shards.iter().enumerate() {
-                    let own = spread.of_shard(number).iter();
+                    let own = spread.order[spread.of_shard(number)].iter();
                     for (&index, &place) in own.zip(&places[number][starts[number]..]) {
                         numbers[index as usize] = shard.number(place);
                     }
@@ -133,9 +137,8 @@ impl<K: FlowKey> Registry<K> {
 
 impl<K: FlowKey> Shard<K> {
     /// The place of what a switch found, a new one if need be.
-    fn place(&mut self, hasher: &DefaultHashBuilder, switch: usize, peeled: &Peeled<K>) -> u32 {
-        let key = peeled.key;
-        if peeled.present
+    fn place(&mut self, hasher: &DefaultHashBuilder, switch: usize, key: K, present: bool) -> u32 {
+        if present
             && !self.ghosts.is_empty()
             && let Some(times) = self.ghosts.get_mut(&(switch, key))
             && *times > 0
@@ -148,7 +151,7 @@ impl<K: FlowKey> Shard<K> {
         let is_it = |(other, _): &(K, u32)| *other == key;
         match self.places.entry(hash(&key), is_it, |(key, _)| hash(key)) {
             Entry::Occupied(entry) => entry.get().1,
-            Entry::Vacant(entry) if peeled.present => {
+            Entry::Vacant(entry) if present => {
                 let place = self.count;
                 entry.insert((key, place));
                 self.new.push(key);
@@ -174,10 +177,10 @@ impl<K: FlowKey> Shard<K> {
     }
 }
 
-impl Spread {
-    fn new<K: FlowKey>(hasher: &DefaultHashBuilder, found: &[Peeled<K>]) -> Self {
+impl<K: FlowKey> Spread<K> {
+    fn new(hasher: &DefaultHashBuilder, found: &[InCell<K>]) -> Self {
         // The tables use the lowest and the highest bits.
-        let shard = |peeled: &Peeled<K>| (hasher.hash_one(peeled.key) >> 40) as u8 % SHARDS as u8;
+        let shard = |found: &InCell<K>| (hasher.hash_one(found.key) >> 40) as u8 % SHARDS as u8;
         let shards: Vec<u8> = found.iter().map(shard).collect();
         let mut starts = [0; SHARDS + 1];
         for &shard in &shards {
@@ -188,15 +191,25 @@ impl Spread {
         }
         let mut next = starts;
         let mut order = vec![0; found.len()];
-        for (index, &shard) in (0..).zip(&shards) {
+        // Any key will do where others will be.
+        let mut keys: Vec<_> = found
+            .iter()
+            .map(|found| (found.key, found.present))
+            .collect();
+        for ((index, &shard), found) in (0..).zip(&shards).zip(found) {
             let next = &mut next[shard as usize];
             order[*next as usize] = index;
+            keys[*next as usize] = (found.key, found.present);
             *next += 1;
         }
-        Self { order, starts }
+        Self {
+            order,
+            keys,
+            starts,
+        }
     }
 
-    fn of_shard(&self, shard: usize) -> &[u32] {
-        &self.order[self.starts[shard] as usize..self.starts[shard + 1] as usize]
+    fn of_shard(&self, shard: usize) -> Range<usize> {
+        self.starts[shard] as usize..self.starts[shard + 1] as usize
     }
 }
