@@ -409,10 +409,20 @@ where
             next_wave.resize(HASHES * wave.len(), 0);
             let mut next_cells = 0;
             for (number, batch) in wave.chunks(BATCH).enumerate() {
+                let mut pivots = [0; BATCH];
                 for &cell in wave.iter().skip((number + 1) * BATCH).take(BATCH) {
                     prefetch(self.cells, cell as usize);
                 }
-                for (&cell, candidate) in batch.iter().zip(&mut candidates) {
+                // A flow in several pure cells is found in the first: the others are not hashed for
+                // nothing. In a difference they may yet become pure again.
+                let mut pure = 0;
+                for &cell in batch {
+                    pivots[pure] = cell;
+                    let cell = &self.cells[cell as usize];
+                    pure += usize::from(DIFFERENCE || cell.is_pure::<DIFFERENCE>());
+                }
+                let pivots = &pivots[..pure];
+                for (&cell, candidate) in pivots.iter().zip(&mut candidates) {
                     *candidate = self.candidate(&self.cells[cell as usize].flow_xor);
                     self.arrangement
                         .prefetch::<H::Hash, _>(self.filter, &candidate.place);
@@ -420,7 +430,7 @@ where
                         prefetch(self.cells, cell as usize);
                     }
                 }
-                for (&pivot, candidate) in batch.iter().zip(&candidates) {
+                for (&pivot, candidate) in pivots.iter().zip(&candidates) {
                     let Some(peeled) = self.verified::<I>(pivot, candidate) else {
                         continue;
                     };
