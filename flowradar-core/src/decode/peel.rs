@@ -33,6 +33,9 @@ const PACKETS_OPEN: i64 = 1 << 60;
 /// Cells handled together, so that the memory of all is on its way before the first is needed.
 const BATCH: usize = 16;
 
+/// Cells whose counts are read together, so that their widths are looked at once for all of them.
+const READ_TOGETHER: usize = 64;
+
 /// Flows looked up together.
 const LOOK_UP_BATCH: usize = 64;
 
@@ -94,36 +97,40 @@ impl<'a, K: FlowKey> PeelTable<'a, K> {
     /// If the flowset has another kind of flow key than `K`.
     pub fn new<B: AsRef<[u8]>>(flowset: &'a Flowset<B>) -> Result<Self, WrongKeyKind> {
         WrongKeyKind::check::<K>(flowset.header().key)?;
-        let widths = flowset.layout().table().widths();
+        let table = flowset.layout().table();
+        let widths = table.widths();
         let flow_open = widths.flow_count_saturated();
         let packets_open = widths.packet_count_saturated();
-        let table = flowset.layout().table();
+        let mut cells = Vec::with_capacity(table.cells());
         let mut sums = Vec::with_capacity(table.hashes());
-        let mut sum = SubtableSum::default();
-        let mut left_in_subtable = table.subtable_cells();
-        let cells = flowset
-            .flow_xors()
-            .zip(flowset.flow_counts())
-            .zip(flowset.packet_counts())
-            .map(|((flow_xor, flow_count), packet_count)| {
-                let flows_saturated = flow_count == flow_open;
-                let packets_saturated = packet_count == packets_open;
-                sum.flows += flow_count as u64;
-                sum.packets += packet_count as u64;
-                sum.flows_saturated |= flows_saturated;
-                sum.packets_saturated |= packets_saturated;
-                left_in_subtable -= 1;
-                if left_in_subtable == 0 {
-                    sums.push(core::mem::take(&mut sum));
-                    left_in_subtable = table.subtable_cells();
-                }
-                PeelCell {
-                    flow_xor: *K::from_bytes(flow_xor).words(),
-                    flow_count: flow_count as i32 + FLOW_COUNT_OPEN * flows_saturated as i32,
-                    packets: packet_count as i64 + PACKETS_OPEN * packets_saturated as i64,
-                }
-            })
-            .collect();
+        let (mut flow_counts, mut packet_counts) = ([0; READ_TOGETHER], [0; READ_TOGETHER]);
+        for _ in 0..table.hashes() {
+            let mut sum = SubtableSum::default();
+            let mut left = table.subtable_cells() as usize;
+            while left > 0 {
+                let read = left.min(READ_TOGETHER);
+                let (flow_counts, packet_counts) =
+                    (&mut flow_counts[..read], &mut packet_counts[..read]);
+                flowset.read_counts(cells.len(), flow_counts, packet_counts);
+                let counts = flow_counts.iter().zip(packet_counts.iter());
+                let keys = flowset.flow_xors_from::<K>(cells.len());
+                cells.extend(counts.zip(keys).map(|((&flows, &packets), flow_xor)| {
+                    let flows_saturated = flows == flow_open;
+                    let packets_saturated = packets == packets_open;
+                    sum.flows += flows as u64;
+                    sum.packets += packets as u64;
+                    sum.flows_saturated |= flows_saturated;
+                    sum.packets_saturated |= packets_saturated;
+                    PeelCell {
+                        flow_xor: *K::from_bytes(flow_xor).words(),
+                        flow_count: flows as i32 + FLOW_COUNT_OPEN * flows_saturated as i32,
+                        packets: packets as i64 + PACKETS_OPEN * packets_saturated as i64,
+                    }
+                }));
+                left -= read;
+            }
+            sums.push(sum);
+        }
         Ok(Self {
             layout: flowset.layout(),
             filter: flowset.filter(),
@@ -402,6 +409,7 @@ where
         };
         let mut wave = self.pure_cells();
         let mut next_wave = vec![];
+        let mut pivots = [0; BATCH];
         let mut candidates = [Candidate::<A::Place<H::Hash>, HASHES>::default(); BATCH];
         while !wave.is_empty() {
             // Room for all cells of all flows, so that a cell can be written down before it is known
@@ -409,7 +417,6 @@ where
             next_wave.resize(HASHES * wave.len(), 0);
             let mut next_cells = 0;
             for (number, batch) in wave.chunks(BATCH).enumerate() {
-                let mut pivots = [0; BATCH];
                 for &cell in wave.iter().skip((number + 1) * BATCH).take(BATCH) {
                     prefetch(self.cells, cell as usize);
                 }
