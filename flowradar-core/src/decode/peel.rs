@@ -463,12 +463,15 @@ where
     A: Arrangement,
 {
     fn pure_cells(&self) -> Vec<u32> {
-        let mut pure = Vec::with_capacity(self.cells.len() / 3);
-        for (index, cell) in self.cells.iter().enumerate() {
-            if cell.is_pure::<DIFFERENCE>() {
-                pure.push(index as u32);
-            }
+        // Room for all cells, so that one can be written down before it is known whether it counts:
+        // a fifth of them do, in no order.
+        let mut pure = vec![0; self.cells.len()];
+        let mut count = 0;
+        for (index, cell) in (0..).zip(&*self.cells) {
+            pure[count] = index;
+            count += usize::from(cell.is_pure::<DIFFERENCE>());
         }
+        pure.truncate(count);
         pure
     }
 
