@@ -26,14 +26,16 @@
 //! tables of a few dozen cells; there ([`CONFUSIONS_MAX`]) only flows found in a cell before anything
 //! was subtracted are reported.
 
-use core::hash::BuildHasher;
+mod registry;
 
 use bitvec::vec::BitVec;
 use flowradar_core::decode::{Leftover, PeelTable, Peeled, WrongKeyKind, cells_of};
 use flowradar_core::layout::Layout;
 use flowradar_core::{FlowKey, Flowset};
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use hashbrown::HashMap;
 use rayon::prelude::*;
+
+use registry::{NO_FLOW, Registry};
 
 /// Rounds after which FlowDecode stops even if flows are still found. A network is decoded in less
 /// than ten; this bounds the work on reports made to never end.
@@ -94,22 +96,30 @@ pub fn flow_decode<K: FlowKey, B: AsRef<[u8]> + Sync>(
     let mut registry = Registry::default();
     let mut rounds = 0;
     let mut found_alone = 0;
-    let cut_short = loop {
-        let first_new = registry.keys.len();
-        for switch in &mut switches {
-            switch.register(&mut registry);
-        }
-        if rounds == 0 {
-            found_alone = registry.keys.len();
-        }
-        if registry.keys.len() == first_new || rounds == ROUNDS_MAX {
-            break registry.keys.len() > first_new;
-        }
-        rounds += 1;
-        switches
-            .par_iter_mut()
-            .for_each(|switch| switch.look_up(&registry, first_new));
-    };
+    let cut_short =
+        loop {
+            let first_new = registry.keys.len();
+            let found: Vec<_> = switches
+                .iter_mut()
+                .map(|switch| core::mem::take(&mut switch.found))
+                .collect();
+            let numbers = registry.number(&found);
+            switches.par_iter_mut().zip(found).zip(numbers).for_each(
+                |((switch, found), numbers)| {
+                    switch.register(&found, &numbers, registry.keys.len());
+                },
+            );
+            if rounds == 0 {
+                found_alone = registry.keys.len();
+            }
+            if registry.keys.len() == first_new || rounds == ROUNDS_MAX {
+                break registry.keys.len() > first_new;
+            }
+            rounds += 1;
+            switches
+                .par_iter_mut()
+                .for_each(|switch| switch.look_up(&registry, first_new));
+        };
     let found = registry.keys;
     let (keys, places) = sorted(&found);
     let switches = switches
@@ -135,53 +145,21 @@ fn sorted<K: FlowKey>(keys: &[K]) -> (Vec<K>, Vec<u32>) {
     (order.into_iter().map(|(key, _)| key).collect(), places)
 }
 
-/// Flows whose numbers are looked up together, so that waiting for memory overlaps.
-const REGISTERED_TOGETHER: usize = 64;
-
-/// Network-wide numbers of flows, in the order in which they are found.
-#[derive(Debug)]
-struct Registry<K> {
-    keys: Vec<K>,
-    /// Places in `keys`. The hash is seeded at random: flows are made by whoever sends packets.
-    numbers: HashTable<u32>,
-    hasher: DefaultHashBuilder,
+/// What was found in a cell.
+#[derive(Clone, Copy, Debug)]
+struct InCell<K> {
+    key: K,
+    pivot: u32,
+    present: bool,
 }
 
-impl<K> Default for Registry<K> {
-    fn default() -> Self {
+impl<K> From<Peeled<K>> for InCell<K> {
+    fn from(peeled: Peeled<K>) -> Self {
         Self {
-            keys: Vec::new(),
-            numbers: HashTable::new(),
-            hasher: DefaultHashBuilder::default(),
+            key: peeled.key,
+            pivot: peeled.pivot,
+            present: peeled.present,
         }
-    }
-}
-
-impl<K: FlowKey> Registry<K> {
-    fn hash(&self, key: &K) -> u64 {
-        self.hasher.hash_one(key)
-    }
-
-    /// The number of a flow that was found before.
-    fn find(&self, hash: u64, key: &K) -> Option<u32> {
-        let is_it = |&number: &u32| self.keys[number as usize] == *key;
-        self.numbers.find(hash, is_it).copied()
-    }
-
-    /// The number of a flow, a new one if need be.
-    fn number(&mut self, hash: u64, key: K) -> u32 {
-        let next = u32::try_from(self.keys.len()).expect("fewer flows than cells, and those fit");
-        let (keys, hasher) = (&self.keys, &self.hasher);
-        let entry = self.numbers.entry(
-            hash,
-            |&number| keys[number as usize] == key,
-            |&number| hasher.hash_one(keys[number as usize]),
-        );
-        let number = *entry.or_insert(next).get();
-        if number == next {
-            self.keys.push(key);
-        }
-        number
     }
 }
 
@@ -197,8 +175,8 @@ struct Found {
 #[derive(Debug)]
 struct Search<'a, K: FlowKey> {
     table: PeelTable<'a, K>,
-    /// Found since the last call of [`Search::register`].
-    found: Vec<Peeled<K>>,
+    /// Found since the last round.
+    found: Vec<InCell<K>>,
     /// Flows found before anything was subtracted.
     alone: Vec<u32>,
     /// Flows found afterwards, in order.
@@ -207,8 +185,6 @@ struct Search<'a, K: FlowKey> {
     subtracted: Vec<u32>,
     /// Cells that came out at zero only because something was taken out that is no flow.
     spoiled: Vec<u32>,
-    /// How many times keys were put into the table that were never taken out of it, nor exist.
-    ghosts: HashMap<K, u32>,
     /// Marks the flows in `alone` and `with_help`, by number.
     known: BitVec,
     looked_up: bool,
@@ -218,7 +194,7 @@ impl<'a, K: FlowKey> Search<'a, K> {
     fn alone<B: AsRef<[u8]>>(flowset: &'a Flowset<B>) -> Result<Self, WrongKeyKind> {
         let mut table = PeelTable::new(flowset)?;
         let mut found = Vec::new();
-        table.peel(|flow| found.push(flow));
+        table.peel(|flow| found.push(flow.into()));
         Ok(Self {
             table,
             found,
@@ -226,63 +202,29 @@ impl<'a, K: FlowKey> Search<'a, K> {
             with_help: Vec::new(),
             subtracted: Vec::new(),
             spoiled: Vec::new(),
-            ghosts: HashMap::new(),
             known: BitVec::new(),
             looked_up: false,
         })
     }
 
-    /// Gives numbers to the flows found last.
-    fn register(&mut self, registry: &mut Registry<K>) {
-        let found = core::mem::take(&mut self.found);
-        let mut ahead = [(0, None); REGISTERED_TOGETHER];
-        for found in found.chunks(REGISTERED_TOGETHER) {
-            for (peeled, (hash, number)) in found.iter().zip(&mut ahead) {
-                *hash = registry.hash(&peeled.key);
-                *number = registry.find(*hash, &peeled.key);
+    /// Takes down what was found last, and has these numbers among `flows`.
+    fn register(&mut self, found: &[InCell<K>], numbers: &[u32], flows: usize) {
+        self.known.resize(flows, false);
+        for (found, &flow) in found.iter().zip(numbers) {
+            if flow == NO_FLOW {
+                self.spoiled.push(found.pivot);
+                continue;
             }
-            for (peeled, &(hash, number)) in found.iter().zip(&ahead) {
-                self.register_one(peeled, hash, number, registry);
+            self.known.set(flow as usize, true);
+            if self.looked_up {
+                self.with_help.push(Found {
+                    flow,
+                    pivot: found.pivot,
+                    present: found.present,
+                });
+            } else {
+                self.alone.push(flow);
             }
-        }
-    }
-
-    /// Gives a number to a flow. `number` is the one that it had a short while ago, if it had one.
-    fn register_one(
-        &mut self,
-        peeled: &Peeled<K>,
-        hash: u64,
-        number: Option<u32>,
-        registry: &mut Registry<K>,
-    ) {
-        let ghost = self.ghosts.get_mut(&peeled.key).filter(|times| **times > 0);
-        let flow = if let (true, Some(times)) = (peeled.present, ghost) {
-            *times -= 1;
-            // What errors added up to was taken out before, and is now put back.
-            self.spoiled.push(peeled.pivot);
-            return;
-        } else if peeled.present {
-            number.unwrap_or_else(|| registry.number(hash, peeled.key))
-        } else if let Some(flow) = number.or_else(|| registry.find(hash, &peeled.key)) {
-            flow
-        } else {
-            // Never subtracted, so not a flow but what errors add up to.
-            *self.ghosts.entry(peeled.key).or_default() += 1;
-            self.spoiled.push(peeled.pivot);
-            return;
-        };
-        if self.known.len() <= flow as usize {
-            self.known.resize(registry.keys.len(), false);
-        }
-        self.known.set(flow as usize, true);
-        if self.looked_up {
-            self.with_help.push(Found {
-                flow,
-                pivot: peeled.pivot,
-                present: peeled.present,
-            });
-        } else {
-            self.alone.push(flow);
         }
     }
 
@@ -290,16 +232,16 @@ impl<'a, K: FlowKey> Search<'a, K> {
     /// left.
     fn look_up(&mut self, registry: &Registry<K>, first_new: usize) {
         self.looked_up = true;
-        self.known.resize(registry.keys.len(), false);
         let known = &self.known;
-        let new = registry.keys[first_new..]
-            .iter()
-            .enumerate()
-            .map(|(index, key)| ((first_new + index) as u32, key))
-            .filter(|&(flow, _)| !known[flow as usize]);
-        self.table.subtract_seen(new, &mut self.subtracted);
+        let wanted = |flow: u32| !known[flow as usize];
+        self.table.subtract_seen(
+            &registry.keys[first_new..],
+            first_new as u32,
+            wanted,
+            &mut self.subtracted,
+        );
         let found = &mut self.found;
-        self.table.peel_difference(|flow| found.push(flow));
+        self.table.peel_difference(|flow| found.push(flow.into()));
     }
 
     /// Tells what is there, what is not, and what cannot be told. The first `found_alone` keys were
@@ -325,53 +267,84 @@ impl<'a, K: FlowKey> Search<'a, K> {
                     .count()
                     >= EVIDENCE_CELLS
         };
-        // How many times each flow was taken out, less how many times it was put back.
-        let mut times_taken: HashMap<u32, i32> = HashMap::new();
-        for found in &self.with_help {
-            *times_taken.entry(found.flow).or_default() += if found.present { 1 } else { -1 };
-        }
-        let mut verdicts: Vec<(u32, Verdict)> = Vec::new();
+        let (mut present, mut absent, mut unconfirmed) = (Vec::new(), Vec::new(), Vec::new());
+        let mut judge = |flow: u32, verdict: Verdict| {
+            let place = places[flow as usize];
+            match verdict {
+                Verdict::Present => present.push(place),
+                Verdict::Absent => absent.push(place),
+                Verdict::Unconfirmed => unconfirmed.push(place),
+            }
+        };
+        let (irregular, mut times_taken) = self.taken_irregularly(keys.len());
         for &flow in &self.alone {
-            times_taken.remove(&flow);
-            verdicts.push((flow, Verdict::Present));
+            if irregular[flow as usize] {
+                times_taken.remove(&flow);
+            }
+            judge(flow, Verdict::Present);
         }
         for &flow in &self.subtracted {
-            match times_taken.get_mut(&flow) {
-                Some(times) => *times += 1,
-                None if confirmed(flow, None) => verdicts.push((flow, Verdict::Present)),
-                None => verdicts.push((flow, Verdict::Unconfirmed)),
+            if irregular[flow as usize]
+                && let Some(times) = times_taken.get_mut(&flow)
+            {
+                *times += 1;
+            } else if confirmed(flow, None) {
+                judge(flow, Verdict::Present);
+            } else {
+                judge(flow, Verdict::Unconfirmed);
             }
         }
         // The last cell that a flow was found in is the one that shows nothing about it.
         for found in self.with_help.iter().rev() {
-            let verdict = match times_taken.remove(&found.flow) {
+            let times = if irregular[found.flow as usize] {
+                times_taken.remove(&found.flow)
+            } else {
+                Some(1)
+            };
+            let verdict = match times {
                 None => continue,
                 Some(0 | 1) if !confirmed(found.flow, Some(found.pivot)) => Verdict::Unconfirmed,
                 Some(1) => Verdict::Present,
                 Some(0) => Verdict::Absent,
                 Some(_) => Verdict::Unconfirmed,
             };
-            verdicts.push((found.flow, verdict));
+            judge(found.flow, verdict);
         }
-        for (flow, _) in &mut verdicts {
-            *flow = places[*flow as usize];
+        for flows in [&mut present, &mut absent, &mut unconfirmed] {
+            sort_flows(flows, keys.len());
         }
-        verdicts.sort_unstable();
-        let with = |wanted| {
-            verdicts
-                .iter()
-                .filter(move |&&(_, verdict)| verdict == wanted)
-                .map(|&(flow, _)| flow)
-                .collect()
-        };
         SwitchFlows {
-            present: with(Verdict::Present),
-            absent: with(Verdict::Absent),
-            unconfirmed: with(Verdict::Unconfirmed),
+            present,
+            absent,
+            unconfirmed,
             found_alone: self.alone.len(),
             leftover,
             table: self.table,
         }
+    }
+
+    /// Marks flows, of `flows`, that were found with help and otherwise too, or not just once, or were put
+    /// back: few. Of each of them, how many times it was taken out, less how many times it was put back.
+    fn taken_irregularly(&self, flows: usize) -> (BitVec, HashMap<u32, i32>) {
+        let mut with_help: BitVec = BitVec::repeat(false, flows);
+        let mut irregular: BitVec = BitVec::repeat(false, flows);
+        for found in &self.with_help {
+            if with_help.replace(found.flow as usize, true) || !found.present {
+                irregular.set(found.flow as usize, true);
+            }
+        }
+        for &flow in self.alone.iter().chain(&self.subtracted) {
+            if with_help[flow as usize] {
+                irregular.set(flow as usize, true);
+            }
+        }
+        let mut times_taken = HashMap::new();
+        for found in &self.with_help {
+            if irregular[found.flow as usize] {
+                *times_taken.entry(found.flow).or_default() += if found.present { 1 } else { -1 };
+            }
+        }
+        (irregular, times_taken)
     }
 
     /// Marks the cells that show that what was taken out of them was there: those that came out at
@@ -404,6 +377,36 @@ impl<'a, K: FlowKey> Search<'a, K> {
     }
 }
 
+/// Sorts flows, whose numbers are below `bound`.
+fn sort_flows(flows: &mut Vec<u32>, bound: usize) {
+    if flows.len() < bound / u64::BITS as usize {
+        flows.sort_unstable();
+        return;
+    }
+    // A bit for each number takes less time than comparing.
+    let mut words = vec![0_u64; bound.div_ceil(u64::BITS as usize)];
+    let mut repeated = false;
+    for &flow in &*flows {
+        let (word, bit) = (
+            &mut words[(flow / u64::BITS) as usize],
+            1 << (flow % u64::BITS),
+        );
+        repeated |= *word & bit != 0;
+        *word |= bit;
+    }
+    if repeated {
+        flows.sort_unstable();
+        return;
+    }
+    flows.clear();
+    for (first, mut word) in (0..).step_by(u64::BITS as usize).zip(words) {
+        while word != 0 {
+            flows.push(first + word.trailing_zeros());
+            word &= word - 1;
+        }
+    }
+}
+
 /// Expected number of quadruples of flows that have a common XOR of zero and share all their cells, if
 /// any three flows were completed to such a quadruple.
 fn expected_confusions(layout: &Layout, flows: usize) -> f64 {
@@ -411,7 +414,7 @@ fn expected_confusions(layout: &Layout, flows: usize) -> f64 {
 }
 
 /// What became of a flow at a switch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Present,
     Absent,

@@ -1,6 +1,6 @@
 //! NetDecode: the flows and counters of a whole network in one epoch.
 
-use flowradar_core::decode::{DecodedFlow, Leftover, WrongKeyKind, cells_of};
+use flowradar_core::decode::{DecodedFlow, Leftover, WrongKeyKind, append_cells};
 use flowradar_core::flowset::SwitchName;
 use flowradar_core::{CounterStatus, FlowKey, Flowset};
 use rayon::prelude::*;
@@ -190,16 +190,13 @@ pub fn net_decode<K: FlowKey, B: AsRef<[u8]> + Sync>(
             switch_decode(flowset, switch, &flows.keys, solutions)
         })
         .collect();
-    let statuses = |word: fn(&CounterStatus) -> bool| {
-        let counters = switches.iter().flat_map(|switch| &switch.flows);
-        counters.filter(|flow| word(&flow.packets.status)).count()
-    };
+    let statuses = Statuses::of(&switches);
     let summary = NetDecodeSummary {
         flows: distinct_flows(flows.keys.len(), &flows.switches),
         counters: switches.iter().map(|switch| switch.flows.len()).sum(),
-        exact: statuses(|status| *status == CounterStatus::Exact),
-        joint: statuses(|status| *status == CounterStatus::Joint),
-        unresolved: statuses(|status| !status.is_resolved()),
+        exact: statuses.exact,
+        joint: statuses.joint,
+        unresolved: statuses.unresolved,
         flows_left: switches.iter().map(|switch| switch.leftover.flows).sum(),
         unconfirmed_flows: switches.iter().map(|switch| switch.unconfirmed_flows).sum(),
         flow_rounds: flows.rounds,
@@ -240,9 +237,11 @@ fn packet_system<K: FlowKey, B: AsRef<[u8]>>(
     let hidden = switch.absent.iter().chain(&switch.unconfirmed);
     let flows: Vec<u32> = switch.present.iter().chain(hidden).copied().collect();
     let mut cells = Vec::with_capacity(flows.len() * hashes);
-    for &flow in &flows {
-        cells.extend_from_slice(&cells_of(layout, &keys[flow as usize])[..hashes]);
-    }
+    append_cells(
+        layout,
+        flows.iter().map(|&flow| &keys[flow as usize]),
+        &mut cells,
+    );
     let saturated = layout.table().widths().packet_count_saturated();
     let mut least = vec![1; switch.present.len()];
     least.resize(flows.len(), 0);
@@ -264,7 +263,7 @@ fn packet_system<K: FlowKey, B: AsRef<[u8]>>(
             .enumerate()
             .map(|(cell, packets)| packets != saturated && switch.table.is_known(cell))
             .collect(),
-        hints: vec![None; flows.len()],
+        hints: Vec::new(),
         flows,
         cells,
         least,
@@ -294,13 +293,45 @@ fn byte_system<K: FlowKey, B: AsRef<[u8]>>(
     }
 }
 
+/// How many packet counters have which status.
+#[derive(Clone, Copy, Default)]
+struct Statuses {
+    exact: usize,
+    joint: usize,
+    unresolved: usize,
+}
+
+impl Statuses {
+    fn of<K: FlowKey>(switches: &[SwitchDecode<K>]) -> Self {
+        let of_switch = |switch: &SwitchDecode<K>| {
+            let mut statuses = Self::default();
+            for flow in &switch.flows {
+                match flow.packets.status {
+                    CounterStatus::Exact => statuses.exact += 1,
+                    CounterStatus::Joint => statuses.joint += 1,
+                    CounterStatus::Unresolved { .. } => statuses.unresolved += 1,
+                }
+            }
+            statuses
+        };
+        let sum = |one: Self, other: Self| Self {
+            exact: one.exact + other.exact,
+            joint: one.joint + other.joint,
+            unresolved: one.unresolved + other.unresolved,
+        };
+        let switches = switches.par_iter();
+        switches.map(of_switch).reduce(Self::default, sum)
+    }
+}
+
 /// Flows that are at one switch at least.
 fn distinct_flows<K: FlowKey>(keys: usize, switches: &[SwitchFlows<'_, K>]) -> usize {
-    let mut present = bitvec::bitvec![0; keys];
+    // A byte for each, as setting one takes less time than setting a bit.
+    let mut present = vec![false; keys];
     for switch in switches {
         for &flow in &switch.present {
-            present.set(flow as usize, true);
+            present[flow as usize] = true;
         }
     }
-    present.count_ones()
+    present.into_iter().filter(|&present| present).count()
 }

@@ -81,14 +81,17 @@ pub(crate) trait Arrangement: Copy {
         place: &Self::Place<H>,
     ) -> bool;
 
-    /// False for most flows that were never added, and for no other: a first look without branches,
-    /// as each of them would be taken half the time.
-    fn may_contain<H: KeyHash, I: Instructions, W: Word>(
+    /// One look at some of a flow's bits, without branches: false for most flows that were never
+    /// added, and for no other. After [`LOOKS`] of them, one after the other, nothing is left to see.
+    fn may_contain<H: KeyHash, I: Instructions, W: Word, const LOOK: usize>(
         self,
         words: &[W],
         place: &Self::Place<H>,
     ) -> bool;
 }
+
+/// Looks at a flow's bits that tell whether it was added.
+pub(crate) const LOOKS: usize = 4;
 
 /// [`FilterLayout::Partitioned`].
 #[derive(Clone, Copy, Debug)]
@@ -131,16 +134,27 @@ impl Arrangement for Partitioned {
 
     #[inline(always)]
     fn contains<H: KeyHash, I: Instructions, W: Word>(self, words: &[W], place: &H) -> bool {
-        (0..self.hashes as usize).all(|lane| self.bit(words, place, lane) == 1)
+        self.may_contain::<H, I, W, 0>(words, place)
+            && self.may_contain::<H, I, W, 1>(words, place)
+            && self.may_contain::<H, I, W, 2>(words, place)
+            && self.may_contain::<H, I, W, 3>(words, place)
     }
 
     #[inline(always)]
-    fn may_contain<H: KeyHash, I: Instructions, W: Word>(self, words: &[W], place: &H) -> bool {
-        // Lane 0 has a word of its own, 1 and 2 share one.
-        const LANES: usize = 3;
-        let mut all = self.bit(words, place, 0);
-        for lane in 1..LANES.min(self.hashes as usize) {
-            all &= self.bit(words, place, lane);
+    fn may_contain<H: KeyHash, I: Instructions, W: Word, const LOOK: usize>(
+        self,
+        words: &[W],
+        place: &H,
+    ) -> bool {
+        // Half of the flows that were never added lack the first bit, half of the others the second:
+        // few are left for the longer looks. After lane 0, which has a word of its own, two lanes
+        // share one: each look begins with the first lane of a word.
+        const LANES: [usize; LOOKS + 1] = [0, 3, 7, 13, 24];
+        let mut all = 1;
+        for lane in LANES[LOOK]..LANES[LOOK + 1] {
+            if lane < self.hashes as usize {
+                all &= self.bit(words, place, lane);
+            }
         }
         all == 1
     }
@@ -210,14 +224,14 @@ impl Arrangement for Blocked {
         I::has_bits(&blocks[place.block as usize], place.lanes)
     }
 
-    /// One look at the block tells all.
+    /// The first look at the block tells all.
     #[inline(always)]
-    fn may_contain<H: KeyHash, I: Instructions, W: Word>(
+    fn may_contain<H: KeyHash, I: Instructions, W: Word, const LOOK: usize>(
         self,
         words: &[W],
         place: &BlockPlace,
     ) -> bool {
-        self.contains::<H, I, W>(words, place)
+        LOOK > 0 || self.contains::<H, I, W>(words, place)
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) struct Certificate {
 pub(super) fn certify(joint: &Joint) -> Certificate {
     let residuals: Vec<Vec<i64>> = joint.parts.par_iter().map(Part::residuals).collect();
     let count = |residuals: &Vec<i64>| residuals.iter().filter(|&&rest| rest != 0).count();
-    let unsatisfied: Vec<usize> = residuals.iter().map(count).collect();
+    let unsatisfied: Vec<usize> = residuals.par_iter().map(count).collect();
     let mut doubtful = unsupported(joint, &residuals);
     let mut deviations = 0;
     for _ in 0..MAX_ROUNDS {
@@ -83,10 +83,9 @@ pub(super) fn certify(joint: &Joint) -> Certificate {
                 .collect(),
         );
     }
-    let count = |residuals: &Vec<i64>| residuals.iter().filter(|&&rest| rest != 0).count();
     Certificate {
         certain,
-        unsatisfied: residuals.iter().map(count).collect(),
+        unsatisfied,
         deviations,
     }
 }

@@ -79,7 +79,12 @@ impl Joint {
     ) -> Self {
         let mut unknown_of = vec![NONE; flow_count];
         let mut unknown_count = 0;
-        for (system, local) in systems.iter().zip(locals) {
+        let all_exact: Vec<bool> = locals
+            .par_iter()
+            .map(|local| local.exact.iter().all(|&exact| exact))
+            .collect();
+        let systems_and_locals = systems.iter().zip(locals).zip(&all_exact);
+        for ((system, local), _) in systems_and_locals.filter(|&(_, &all_exact)| !all_exact) {
             for (&flow, &exact) in system.flows.iter().zip(&local.exact) {
                 let unknown = &mut unknown_of[flow as usize];
                 if !exact && *unknown == NONE {
@@ -89,7 +94,9 @@ impl Joint {
             }
         }
         let mut pins = Vec::new();
-        for (system, local) in systems.iter().zip(locals) {
+        // Where everything is exact, there is nothing to pin.
+        let pinning = if unknown_count > 0 { systems } else { &[] };
+        for (system, local) in pinning.iter().zip(locals) {
             for (position, &flow) in system.flows.iter().enumerate() {
                 let unknown = unknown_of[flow as usize];
                 if let (true, Some(value)) = (local.exact[position], local.values[position])

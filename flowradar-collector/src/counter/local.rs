@@ -36,19 +36,19 @@ pub(super) struct LocalCounters {
     pub(super) over_budget: bool,
 }
 
-/// Solves what the switch's own equations determine. `guesses` are likely values, used to save
-/// work; they never change the result.
+/// Solves what the switch's own equations determine. `guess` gives a likely value of the flow at a
+/// position, used to save work; it never changes the result.
 ///
 /// O(ones) for what peels; see [`Elimination`] for the rest.
 pub(super) fn solve_switch(
     system: &SwitchSystem,
-    guesses: &[Option<i64>],
+    guess: impl Fn(usize) -> Option<i64>,
     budget: Budget,
 ) -> LocalCounters {
     let mut equations = Equations::new(system);
     equations.close_at_lower_bounds();
     equations.propagate(true);
-    let (_, mut over_budget) = equations.solve_cores(guesses, budget);
+    let (_, mut over_budget) = equations.solve_cores(&guess, budget);
     equations.judge_large_blocks();
     if equations.proof.contains(&Proof::Open) || equations.proof.contains(&Proof::Equations) {
         // Begins again with what is proved. That is rare: to keep the beginning would cost more.
@@ -61,7 +61,7 @@ pub(super) fn solve_switch(
         let mut state = equations.clone_state();
         for _ in 0..ATTEMPTS {
             equations.propagate(false);
-            let (cores, over) = equations.solve_cores(guesses, budget);
+            let (cores, over) = equations.solve_cores(&guess, budget);
             over_budget |= over;
             let checks = equations.checks(&cores);
             let unchecked = equations.unchecked(&checks);
@@ -106,7 +106,7 @@ impl Proof {
 struct State {
     rows: Vec<Row>,
     proof: Vec<Proof>,
-    found: Vec<i64>,
+    values: Vec<i64>,
 }
 
 /// A connected part of the equations in which each has two unknowns or more.
@@ -127,7 +127,10 @@ struct Block {
 }
 
 /// One cell: what its flows that are not found yet count together.
+///
+/// Aligned, so that none is in two cache lines: rows are visited in no order.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(32))]
 struct Row {
     /// Count minus the flows found.
     rest: i64,
@@ -156,12 +159,12 @@ impl Row {
 /// The equations of a switch while they are solved.
 struct Equations<'a> {
     system: &'a SwitchSystem,
-    least: Vec<i64>,
     rows: Vec<Row>,
     starts: Vec<u32>,
     flows: Vec<u32>,
     proof: Vec<Proof>,
-    found: Vec<i64>,
+    /// Counters, and of flows not found yet the lower bounds.
+    values: Vec<i64>,
     /// Row and flow in the order of peeling.
     pivots: Vec<(u32, u32)>,
 }
@@ -212,12 +215,11 @@ impl<'a> Equations<'a> {
         }
         Self {
             system,
-            least,
             rows,
             starts,
             flows,
             proof: vec![Proof::Open; flow_count],
-            found: vec![0; flow_count],
+            values: least,
             pivots: Vec::new(),
         }
     }
@@ -243,19 +245,19 @@ impl<'a> Equations<'a> {
     }
 
     fn exact_counters(&self) -> Vec<(u32, i64)> {
-        (0..self.found.len() as u32)
+        (0..self.values.len() as u32)
             .filter(|&flow| self.proof[flow as usize] == Proof::Exact)
-            .map(|flow| (flow, self.found[flow as usize]))
+            .map(|flow| (flow, self.values[flow as usize]))
             .collect()
     }
 
     fn close(&mut self, flow: u32, value: i64, proof: Proof) {
-        self.found[flow as usize] = value;
+        let least = std::mem::replace(&mut self.values[flow as usize], value);
         self.proof[flow as usize] = proof;
         for &row in self.system.rows_of(flow as usize) {
             let row = &mut self.rows[row as usize];
             row.rest -= value;
-            row.lower -= self.least[flow as usize];
+            row.lower -= least;
             row.open -= 1;
             row.open_xor ^= flow;
             row.derived |= proof == Proof::Equations;
@@ -286,7 +288,7 @@ impl<'a> Equations<'a> {
         for at in self.flows_of(row) {
             let flow = self.flows[at];
             if self.is_open(flow) {
-                self.close(flow, self.least[flow as usize], proof);
+                self.close(flow, self.values[flow as usize], proof);
                 let touched = self.system.rows_of(flow as usize).iter();
                 queue.extend(touched.filter(|&&row| ready(&self.rows[row as usize])));
             }
@@ -297,20 +299,20 @@ impl<'a> Equations<'a> {
         State {
             rows: self.rows.clone(),
             proof: self.proof.clone(),
-            found: self.found.clone(),
+            values: self.values.clone(),
         }
     }
 
     fn restore_state(&mut self, state: &State) {
         self.rows.clone_from(&state.rows);
         self.proof.clone_from(&state.proof);
-        self.found.clone_from(&state.found);
+        self.values.clone_from(&state.values);
         self.pivots.clear();
     }
 
     /// Whether the flow may have this value, as far as its cells' counts go.
     fn within_bounds(&self, flow: u32, value: i64) -> bool {
-        let least = self.least[flow as usize];
+        let least = self.values[flow as usize];
         value >= least
             && self.system.rows_of(flow as usize).iter().all(|&row| {
                 self.rows[row as usize].rest - (self.rows[row as usize].lower - least) >= value
@@ -374,13 +376,13 @@ impl<'a> Equations<'a> {
     /// Solves what peeling left; returns the cores solved, and whether one was too large.
     fn solve_cores(
         &mut self,
-        guesses: &[Option<i64>],
+        guess: &dyn Fn(usize) -> Option<i64>,
         budget: Budget,
     ) -> (Vec<(Core, Elimination)>, bool) {
         let mut solved = Vec::new();
         let mut over_budget = false;
         for core in self.cores() {
-            match self.solve_core(&core, guesses, budget) {
+            match self.solve_core(&core, guess, budget) {
                 Ok(elimination) => solved.push((core, elimination)),
                 Err(EliminationFailure::OverBudget) => over_budget = true,
                 Err(EliminationFailure::Deficient) => {}
@@ -393,7 +395,7 @@ impl<'a> Equations<'a> {
     fn cores(&self) -> Vec<Core> {
         let mut cores = Vec::new();
         let mut seen_row = vec![false; self.rows.len()];
-        let mut seen_flow = vec![false; self.found.len()];
+        let mut seen_flow = vec![false; self.values.len()];
         for first in 0..self.rows.len() as u32 {
             if seen_row[first as usize]
                 || !self.rows[first as usize].usable
@@ -435,7 +437,7 @@ impl<'a> Equations<'a> {
     fn solve_core(
         &mut self,
         core: &Core,
-        guesses: &[Option<i64>],
+        guess: &dyn Fn(usize) -> Option<i64>,
         budget: Budget,
     ) -> Result<Elimination, EliminationFailure> {
         let mut place = vec![NONE; self.rows.len()];
@@ -462,7 +464,7 @@ impl<'a> Equations<'a> {
             .collect();
         let mut start = Vec::with_capacity(core.flows.len());
         for (column, &flow) in core.flows.iter().enumerate() {
-            let value = guesses[flow as usize].unwrap_or(self.least[flow as usize]);
+            let value = guess(flow as usize).unwrap_or(self.values[flow as usize]);
             start.push(value);
             for &row in matrix.column(column as u32) {
                 counts[row as usize] -= value;
@@ -584,9 +586,9 @@ impl<'a> Equations<'a> {
     /// Flows that follow from the equations, connected by closed rows.
     fn blocks(&self) -> Vec<Block> {
         let mut blocks = Vec::new();
-        let mut seen_flow = vec![false; self.found.len()];
+        let mut seen_flow = vec![false; self.values.len()];
         let mut seen_row = vec![false; self.rows.len()];
-        for first in 0..self.found.len() as u32 {
+        for first in 0..self.values.len() as u32 {
             if seen_flow[first as usize] || self.proof[first as usize] != Proof::Equations {
                 continue;
             }
@@ -677,9 +679,9 @@ impl<'a> Equations<'a> {
     }
 
     fn values(&self) -> Vec<Option<i64>> {
-        let found = self.proof.iter().zip(&self.found);
-        found
-            .map(|(&proof, &found)| (proof != Proof::Open).then_some(found))
+        let values = self.proof.iter().zip(&self.values);
+        values
+            .map(|(&proof, &value)| (proof != Proof::Open).then_some(value))
             .collect()
     }
 }

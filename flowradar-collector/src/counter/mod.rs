@@ -110,6 +110,9 @@ mod system;
 #[cfg(test)]
 mod tests;
 
+use std::mem::take;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
 use flowradar_core::CounterStatus;
 use rayon::prelude::*;
 
@@ -180,33 +183,58 @@ fn solve_switches(
         bytes: options.dense_core_bytes,
         word_operations: options.dense_word_operations / systems.len().max(1) as u64,
     };
-    let mut guesses: Vec<Option<i64>> = vec![None; flow_count];
     let mut locals = Vec::with_capacity(systems.len());
+    let mut guesses = Guesses::default();
     for wave in systems.chunks(WAVE) {
-        let solved: Vec<LocalCounters> = wave
-            .par_iter()
-            .map(|system| {
-                let limit = system.count_limit();
-                let hint = |position| system.hints.get(position).copied().flatten();
-                let own: Vec<Option<i64>> = (0..system.flows.len())
-                    .map(|position| match hint(position) {
-                        Some(hint) if hint <= limit => Some(hint as i64),
-                        _ => guesses[system.flows[position] as usize],
-                    })
-                    .collect();
-                solve_switch(system, &own, budget)
-            })
-            .collect();
-        for (system, solved) in wave.iter().zip(&solved) {
-            for (position, &flow) in system.flows.iter().enumerate() {
-                if solved.exact[position] {
-                    guesses[flow as usize] = solved.values[position];
+        let earlier = Mutex::new(guesses);
+        let current = OnceLock::new();
+        let solve = |system: &SwitchSystem| {
+            let limit = system.count_limit();
+            let guess = |position: usize| match system.hints.get(position) {
+                Some(&Some(hint)) if hint <= limit => Some(hint as i64),
+                _ => {
+                    let guesses: &Guesses = current.get_or_init(|| {
+                        let mut guesses =
+                            take(&mut *earlier.lock().unwrap_or_else(PoisonError::into_inner));
+                        guesses.gather(flow_count, systems, &locals);
+                        guesses
+                    });
+                    guesses.values[system.flows[position] as usize]
                 }
-            }
-        }
+            };
+            solve_switch(system, guess, budget)
+        };
+        let solved: Vec<LocalCounters> = wave.par_iter().map(solve).collect();
+        let earlier = || earlier.into_inner().unwrap_or_else(PoisonError::into_inner);
+        guesses = current.into_inner().unwrap_or_else(earlier);
         locals.extend(solved);
     }
     locals
+}
+
+/// What switches proved, to be guessed at others. Most switches need no guesses: they are gathered when
+/// the first one asks.
+#[derive(Default)]
+struct Guesses {
+    /// By network-wide number.
+    values: Vec<Option<i64>>,
+    /// Switches whose counters are among `values`.
+    switches: usize,
+}
+
+impl Guesses {
+    /// Adds what was proved since the last time.
+    fn gather(&mut self, flow_count: usize, systems: &[SwitchSystem], locals: &[LocalCounters]) {
+        self.values.resize(flow_count, None);
+        for (system, local) in systems.iter().zip(locals).skip(self.switches) {
+            for (position, &flow) in system.flows.iter().enumerate() {
+                if local.exact[position] {
+                    self.values[flow as usize] = local.values[position];
+                }
+            }
+        }
+        self.switches = locals.len();
+    }
 }
 
 /// Puts what was proved and what was found jointly together.

@@ -30,7 +30,7 @@ mod proof;
 use alloc::vec;
 use alloc::vec::Vec;
 
-pub use peel::{Leftover, PeelTable, Peeled, cells_of};
+pub use peel::{Leftover, PeelTable, Peeled, append_cells, cells_of};
 pub use proof::{Proof, UNDETECTED_HIDDEN_FLOWS_MAX, expected_hidden_flows};
 
 use crate::counter::Counter;

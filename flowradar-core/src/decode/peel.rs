@@ -33,6 +33,9 @@ const PACKETS_OPEN: i64 = 1 << 60;
 /// Cells handled together, so that the memory of all is on its way before the first is needed.
 const BATCH: usize = 16;
 
+/// Cells whose counts are read together, so that their widths are looked at once for all of them.
+const READ_TOGETHER: usize = 64;
+
 /// Flows looked up together.
 const LOOK_UP_BATCH: usize = 64;
 
@@ -94,36 +97,40 @@ impl<'a, K: FlowKey> PeelTable<'a, K> {
     /// If the flowset has another kind of flow key than `K`.
     pub fn new<B: AsRef<[u8]>>(flowset: &'a Flowset<B>) -> Result<Self, WrongKeyKind> {
         WrongKeyKind::check::<K>(flowset.header().key)?;
-        let widths = flowset.layout().table().widths();
+        let table = flowset.layout().table();
+        let widths = table.widths();
         let flow_open = widths.flow_count_saturated();
         let packets_open = widths.packet_count_saturated();
-        let table = flowset.layout().table();
+        let mut cells = Vec::with_capacity(table.cells());
         let mut sums = Vec::with_capacity(table.hashes());
-        let mut sum = SubtableSum::default();
-        let mut left_in_subtable = table.subtable_cells();
-        let cells = flowset
-            .flow_xors()
-            .zip(flowset.flow_counts())
-            .zip(flowset.packet_counts())
-            .map(|((flow_xor, flow_count), packet_count)| {
-                let flows_saturated = flow_count == flow_open;
-                let packets_saturated = packet_count == packets_open;
-                sum.flows += flow_count as u64;
-                sum.packets += packet_count as u64;
-                sum.flows_saturated |= flows_saturated;
-                sum.packets_saturated |= packets_saturated;
-                left_in_subtable -= 1;
-                if left_in_subtable == 0 {
-                    sums.push(core::mem::take(&mut sum));
-                    left_in_subtable = table.subtable_cells();
-                }
-                PeelCell {
-                    flow_xor: *K::from_bytes(flow_xor).words(),
-                    flow_count: flow_count as i32 + FLOW_COUNT_OPEN * flows_saturated as i32,
-                    packets: packet_count as i64 + PACKETS_OPEN * packets_saturated as i64,
-                }
-            })
-            .collect();
+        let (mut flow_counts, mut packet_counts) = ([0; READ_TOGETHER], [0; READ_TOGETHER]);
+        for _ in 0..table.hashes() {
+            let mut sum = SubtableSum::default();
+            let mut left = table.subtable_cells() as usize;
+            while left > 0 {
+                let read = left.min(READ_TOGETHER);
+                let (flow_counts, packet_counts) =
+                    (&mut flow_counts[..read], &mut packet_counts[..read]);
+                flowset.read_counts(cells.len(), flow_counts, packet_counts);
+                let counts = flow_counts.iter().zip(packet_counts.iter());
+                let keys = flowset.flow_xors_from::<K>(cells.len());
+                cells.extend(counts.zip(keys).map(|((&flows, &packets), flow_xor)| {
+                    let flows_saturated = flows == flow_open;
+                    let packets_saturated = packets == packets_open;
+                    sum.flows += flows as u64;
+                    sum.packets += packets as u64;
+                    sum.flows_saturated |= flows_saturated;
+                    sum.packets_saturated |= packets_saturated;
+                    PeelCell {
+                        flow_xor: *K::from_bytes(flow_xor).words(),
+                        flow_count: flows as i32 + FLOW_COUNT_OPEN * flows_saturated as i32,
+                        packets: packets as i64 + PACKETS_OPEN * packets_saturated as i64,
+                    }
+                }));
+                left -= read;
+            }
+            sums.push(sum);
+        }
         Ok(Self {
             layout: flowset.layout(),
             filter: flowset.filter(),
@@ -149,15 +156,16 @@ impl<'a, K: FlowKey> PeelTable<'a, K> {
         self.dispatch::<true>(found);
     }
 
-    /// Takes out of the table those of `flows` that the flow filter says were seen, and appends their
-    /// numbers to `taken`. Each may or may not have been in the table. PacketCounts stay.
-    pub fn subtract_seen<'k>(
+    /// Takes out of the table those of `flows` that the flow filter says were seen and that are
+    /// `wanted`, and appends their numbers to `taken`: `first` for the first flow, and so on. Each may
+    /// or may not have been in the table. PacketCounts stay.
+    pub fn subtract_seen(
         &mut self,
-        flows: impl IntoIterator<Item = (u32, &'k K)>,
+        flows: &[K],
+        first: u32,
+        wanted: impl Fn(u32) -> bool,
         taken: &mut Vec<u32>,
-    ) where
-        K: 'k,
-    {
+    ) {
         with_hash_family!(self.layout.family(), H => {
             with_arrangement!(self.filter.layout(), arrangement => {
                 processor::run(Subtraction::<K, H, _, _> {
@@ -165,7 +173,9 @@ impl<'a, K: FlowKey> PeelTable<'a, K> {
                     filter: self.filter.words(),
                     arrangement,
                     layout: self.layout,
-                    flows: flows.into_iter(),
+                    flows,
+                    first,
+                    wanted,
                     taken,
                     family: PhantomData,
                 });
@@ -284,72 +294,70 @@ struct Subtraction<'t, K: FlowKey, H, A, F> {
     filter: &'t [[u8; 8]],
     arrangement: A,
     layout: &'t Layout,
-    flows: F,
+    flows: &'t [K],
+    first: u32,
+    wanted: F,
     taken: &'t mut Vec<u32>,
     family: PhantomData<H>,
 }
 
-impl<'k, K, H, A, F> Loop for Subtraction<'_, K, H, A, F>
+impl<K, H, A, F> Loop for Subtraction<'_, K, H, A, F>
 where
-    K: FlowKey + 'k,
+    K: FlowKey,
     H: HashFamily,
     A: Arrangement,
-    F: Iterator<Item = (u32, &'k K)>,
+    F: Fn(u32) -> bool,
 {
     #[inline(always)]
-    fn run<I: Instructions>(mut self) {
-        let (table, seed) = (self.layout.table(), self.layout.seed());
-        let mut batch = [const { None }; LOOK_UP_BATCH];
-        let mut seen = [0; LOOK_UP_BATCH];
-        let mut cells_of = [[0; HASHES_MAX]; LOOK_UP_BATCH];
-        loop {
-            let mut flows = 0;
-            for (slot, (number, key)) in batch.iter_mut().zip(self.flows.by_ref()) {
-                let hash = H::hash(key.words(), seed);
-                let place = self.arrangement.place(&hash);
-                self.arrangement.prefetch::<H::Hash, _>(self.filter, &place);
-                *slot = Some((number, key, hash, place));
-                flows += 1;
+    fn run<I: Instructions>(self) {
+        let (table, seed) = (*self.layout.table(), self.layout.seed());
+        let (filter, arrangement) = (self.filter, self.arrangement);
+        let mut places = [A::Place::<H::Hash>::default(); LOOK_UP_BATCH];
+        let mut left = [0; LOOK_UP_BATCH];
+        let mut hits = [(0, [0; HASHES_MAX]); LOOK_UP_BATCH];
+        let firsts = (self.first..).step_by(LOOK_UP_BATCH);
+        for (first, batch) in firsts.zip(self.flows.chunks(LOOK_UP_BATCH)) {
+            for (key, place) in batch.iter().zip(&mut places) {
+                *place = arrangement.place(&H::hash(key.words(), seed));
+                arrangement.prefetch::<H::Hash, _>(filter, place);
             }
             // Most flows were not here: those that may have been are gathered without a branch.
-            let mut seen_flows = 0;
-            for (slot, (_, _, _, place)) in (0_u8..).zip(batch[..flows].iter().flatten()) {
-                seen[seen_flows] = slot;
-                let filter = &self.filter;
-                let may = self.arrangement.may_contain::<H::Hash, I, _>(filter, place);
-                seen_flows += usize::from(may);
+            let mut count = 0;
+            for (slot, place) in (0_u8..).zip(&places[..batch.len()]) {
+                left[count] = slot;
+                let may = arrangement.may_contain::<H::Hash, I, _, 0>(filter, place);
+                count += usize::from(may);
+            }
+            let mut remaining = 0;
+            for index in 0..count {
+                let slot = left[index];
+                left[remaining] = slot;
+                let place = &places[usize::from(slot)];
+                let may = arrangement.may_contain::<H::Hash, I, _, 1>(filter, place);
+                remaining += usize::from(may);
             }
             // The cells of those that have been are on their way before the first is needed.
-            let mut hits = 0;
-            for index in 0..seen_flows {
-                let slot = seen[index];
-                let Some((_, _, hash, place)) = &batch[usize::from(slot)] else {
-                    continue;
-                };
-                if self
-                    .arrangement
-                    .contains::<H::Hash, I, _>(self.filter, place)
+            let mut found = 0;
+            for &slot in &left[..remaining] {
+                let (place, key) = (&places[usize::from(slot)], &batch[usize::from(slot)]);
+                if arrangement.may_contain::<H::Hash, I, _, 2>(filter, place)
+                    && arrangement.may_contain::<H::Hash, I, _, 3>(filter, place)
+                    && (self.wanted)(first + u32::from(slot))
                 {
-                    let cells = table.cells_of_any(hash);
+                    let cells = table.cells_of_any(&H::hash(key.words(), seed));
                     for &cell in &cells[..table.hashes()] {
                         prefetch(self.cells, cell as usize);
                     }
-                    seen[hits] = slot;
-                    cells_of[hits] = cells;
-                    hits += 1;
+                    hits[found] = (slot, cells);
+                    found += 1;
                 }
             }
-            for (&slot, cells) in seen.iter().zip(&cells_of).take(hits) {
-                let Some((number, key, ..)) = &batch[usize::from(slot)] else {
-                    continue;
-                };
-                self.taken.push(*number);
+            for (slot, cells) in &hits[..found] {
+                self.taken.push(first + u32::from(*slot));
+                let key = &batch[usize::from(*slot)];
                 for &cell in &cells[..table.hashes()] {
                     self.cells[cell as usize].remove::<K, true>(key, 1, None);
                 }
-            }
-            if flows < LOOK_UP_BATCH {
-                return;
             }
         }
     }
@@ -401,6 +409,7 @@ where
         };
         let mut wave = self.pure_cells();
         let mut next_wave = vec![];
+        let mut pivots = [0; BATCH];
         let mut candidates = [Candidate::<A::Place<H::Hash>, HASHES>::default(); BATCH];
         while !wave.is_empty() {
             // Room for all cells of all flows, so that a cell can be written down before it is known
@@ -411,7 +420,16 @@ where
                 for &cell in wave.iter().skip((number + 1) * BATCH).take(BATCH) {
                     prefetch(self.cells, cell as usize);
                 }
-                for (&cell, candidate) in batch.iter().zip(&mut candidates) {
+                // A flow in several pure cells is found in the first: the others are not hashed for
+                // nothing. In a difference they may yet become pure again.
+                let mut pure = 0;
+                for &cell in batch {
+                    pivots[pure] = cell;
+                    let cell = &self.cells[cell as usize];
+                    pure += usize::from(DIFFERENCE || cell.is_pure::<DIFFERENCE>());
+                }
+                let pivots = &pivots[..pure];
+                for (&cell, candidate) in pivots.iter().zip(&mut candidates) {
                     *candidate = self.candidate(&self.cells[cell as usize].flow_xor);
                     self.arrangement
                         .prefetch::<H::Hash, _>(self.filter, &candidate.place);
@@ -419,7 +437,7 @@ where
                         prefetch(self.cells, cell as usize);
                     }
                 }
-                for (&pivot, candidate) in batch.iter().zip(&candidates) {
+                for (&pivot, candidate) in pivots.iter().zip(&candidates) {
                     let Some(peeled) = self.verified::<I>(pivot, candidate) else {
                         continue;
                     };
@@ -445,12 +463,15 @@ where
     A: Arrangement,
 {
     fn pure_cells(&self) -> Vec<u32> {
-        let mut pure = Vec::with_capacity(self.cells.len() / 3);
-        for (index, cell) in self.cells.iter().enumerate() {
-            if cell.is_pure::<DIFFERENCE>() {
-                pure.push(index as u32);
-            }
+        // Room for all cells, so that one can be written down before it is known whether it counts:
+        // a fifth of them do, in no order.
+        let mut pure = vec![0; self.cells.len()];
+        let mut count = 0;
+        for (index, cell) in (0..).zip(&*self.cells) {
+            pure[count] = index;
+            count += usize::from(cell.is_pure::<DIFFERENCE>());
         }
+        pure.truncate(count);
         pure
     }
 
@@ -560,6 +581,43 @@ pub fn cells_of<K: FlowKey>(layout: &Layout, key: &K) -> [u32; HASHES_MAX] {
     with_hash_family!(layout.family(), H => {
         cells_of_with::<K, H>(layout.table(), layout.seed(), key)
     })
+}
+
+/// Appends the cells of flows to `cells`: [`TableLayout::hashes`] for each, like the first of
+/// [`cells_of`].
+pub fn append_cells<'k, K: FlowKey>(
+    layout: &Layout,
+    keys: impl IntoIterator<Item = &'k K>,
+    cells: &mut Vec<u32>,
+) {
+    with_hash_family!(layout.family(), H => {
+        processor::run(CellsOf::<K, H, _> {
+            table: *layout.table(),
+            seed: layout.seed(),
+            keys: keys.into_iter(),
+            cells,
+            family: PhantomData,
+        });
+    });
+}
+
+/// The loop that finds flows' cells.
+struct CellsOf<'t, K, H, F> {
+    table: TableLayout,
+    seed: u64,
+    keys: F,
+    cells: &'t mut Vec<u32>,
+    family: PhantomData<(K, H)>,
+}
+
+impl<'k, K: FlowKey, H: HashFamily, F: Iterator<Item = &'k K>> Loop for CellsOf<'_, K, H, F> {
+    #[inline(always)]
+    fn run<I: Instructions>(self) {
+        for key in self.keys {
+            let cells = self.table.cells_of_any(&H::hash(key.words(), self.seed));
+            self.cells.extend_from_slice(&cells[..self.table.hashes()]);
+        }
+    }
 }
 
 #[inline]

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::filter::FilterView;
 use crate::hash::HashFamilyId;
-use crate::key::KeyKind;
+use crate::key::{FlowKey, KeyKind};
 use crate::layout::{CellWidths, Coupling, FilterLayout, Layout, LayoutError, TableLayout};
 
 /// Why bytes are no flowset, and where.
@@ -177,6 +177,14 @@ impl<B: AsRef<[u8]>> Flowset<B> {
             .chunks_exact(key_bytes)
     }
 
+    /// FlowXOR of the cells from `first` on, in a flowset with keys of kind `K`.
+    #[inline]
+    pub(crate) fn flow_xors_from<K: FlowKey>(&self, first: usize) -> impl Iterator<Item = &[u8]> {
+        let key_bytes = K::KIND.bytes();
+        let section = self.section(self.sections.flow_xor..self.sections.flow_count);
+        section[first * key_bytes..].chunks_exact(key_bytes)
+    }
+
     /// FlowCount of each cell. The highest value that fits its width means "at least this".
     pub fn flow_counts(&self) -> impl ExactSizeIterator<Item = u32> {
         let bits = self.layout().table().widths().flow_count_bits();
@@ -189,6 +197,16 @@ impl<B: AsRef<[u8]>> Flowset<B> {
         let bits = self.layout().table().widths().packet_count_bits();
         self.column(self.sections.packet_count..self.sections.byte_count, bits)
             .map(|value| value as u32)
+    }
+
+    /// FlowCount and PacketCount of the cells from `first` on: of equally many.
+    #[inline]
+    pub(crate) fn read_counts(&self, first: usize, flows: &mut [u32], packets: &mut [u32]) {
+        let widths = self.layout().table().widths();
+        let flow_counts = self.section(self.sections.flow_count..self.sections.packet_count);
+        let packet_counts = self.section(self.sections.packet_count..self.sections.byte_count);
+        read_counts(flow_counts, widths.flow_count_bits(), first, flows);
+        read_counts(packet_counts, widths.packet_count_bits(), first, packets);
     }
 
     /// ByteCount of each cell, if bytes are counted. The highest value that fits its width means "at
@@ -487,6 +505,27 @@ fn column_values(section: &[u8], bits: u8, cells: usize) -> impl ExactSizeIterat
                 u64::from_le_bytes(value)
             }
         })
+}
+
+/// The values of a column of at most 32 bits from number `first` on.
+#[inline]
+fn read_counts(section: &[u8], bits: u8, first: usize, counts: &mut [u32]) {
+    match field_bytes(bits) {
+        1 => read_counts_of::<1>(section, first, counts),
+        2 => read_counts_of::<2>(section, first, counts),
+        3 => read_counts_of::<3>(section, first, counts),
+        _ => read_counts_of::<4>(section, first, counts),
+    }
+}
+
+#[inline]
+fn read_counts_of<const WIDTH: usize>(section: &[u8], first: usize, counts: &mut [u32]) {
+    let (values, _) = section.as_chunks::<WIDTH>();
+    for (count, value) in counts.iter_mut().zip(&values[first..]) {
+        let mut bytes = [0; 4];
+        bytes[..WIDTH].copy_from_slice(value);
+        *count = u32::from_le_bytes(bytes);
+    }
 }
 
 fn error(offset: usize, kind: FlowsetErrorKind) -> FlowsetError {
