@@ -196,8 +196,67 @@ def exports():
                 yield target, f"{path.stem}-{start}", found[start : start + 4]
 
 
+# What a collector is told -------------------------------------------------------------------------
+
+
+def varint(number):
+    out = b""
+    while number > 127:
+        out += bytes([number & 127 | 128])
+        number >>= 7
+    return out + bytes([number])
+
+
+def message(**fields):
+    """A protobuf message of numbers, texts and messages; fields are named f1, f2, ..."""
+    out = b""
+    for name, value in fields.items():
+        number = int(name[1:])
+        if isinstance(value, int):
+            out += varint(number << 3) + varint(value)
+        else:
+            out += varint(number << 3 | 2) + varint(len(value)) + value
+    return out
+
+
+def agents():
+    """Messages of an agent (flowradar-server/proto): it registers, and sends two flowsets."""
+    link = message(f1=1, f2=b"spine-1", f3=7)
+    yield message(f1=message(f1=1, f2=b"leaf-1", f3=5, f4=1, f5=b"test", f6=link))
+    for sequence, path in enumerate(sorted(VECTORS.glob("*.flowset"))[:2], 1):
+        data = path.read_bytes()
+        yield message(f2=message(f1=sequence, f2=len(data)))
+        for start in range(0, len(data), 1000):
+            yield message(f3=message(f1=data[start : start + 1000]))
+    yield message(f4=message(f1=3, f2=b"lost"))
+
+
+# Programs of switches -----------------------------------------------------------------------------
+
+PROGRAMS = FUZZ.parent / "flowradar-switch/tests/programs/compiled"
+SWITCH = FUZZ.parent / "p4src/v1model/compiled"
+
+
 def main():
+    for name, datagrams in {"agent": list(agents())}.items():
+        write("server_ingest", name, b"".join(struct.pack("<H", len(d)) + d for d in datagrams))
+    guide = (FUZZ.parent / "docs/collector.md").read_text()
+    for number, part in enumerate(guide.split("```toml\n")[1:]):
+        write("server_config", f"guide-{number}", part.split("```")[0].replace("\n# ", "\n").encode())
+        write("server_config", f"guide-{number}-short", part.split("```")[0].encode())
+    for directory in (PROGRAMS, SWITCH):
+        for path in sorted(directory.glob("*.json")):
+            write("switch_program_json", path.stem, path.read_bytes())
+        for path in sorted(directory.glob("*.txtpb")):
+            write("p4_p4info", path.stem, path.read_bytes())
+    for choice in range(len(list(PROGRAMS.glob("*.json"))) + 1):
+        kept = [frame[:255] for _, number, _, frame in frames() if number == 0]
+        packets = b"".join(bytes([1 + i % 4, len(frame)]) + frame for i, frame in enumerate(kept))
+        write("switch_packets", f"{choice}", bytes([choice]) + packets)
     for target, name, datagrams in exports():
+        # For the collector, too, behind lengths of the other order.
+        lengths = b"".join(struct.pack("<H", len(d)) + d for d in datagrams)
+        write("server_exports", f"{target}-{name}", lengths)
         # Each behind its length; an even one has its IPFIX length put right.
         write(target, name, b"".join(struct.pack(">H", len(d)) + d for d in datagrams))
     for path in sorted(VECTORS.glob("*.flowset")):
