@@ -149,9 +149,14 @@ impl Arrangement for Partitioned {
         // Half of the flows that were never added lack the first bit, half of the others the second:
         // few are left for the longer looks. After lane 0, which has a word of its own, two lanes
         // share one: each look begins with the first lane of a word.
-        const LANES: [usize; LOOKS + 1] = [0, 3, 7, 13, 24];
+        const BEGINS: [usize; LOOKS] = [0, 3, 7, 13];
+        let end = if LOOK + 1 < LOOKS {
+            BEGINS[LOOK + 1]
+        } else {
+            self.hashes as usize
+        };
         let mut all = 1;
-        for lane in LANES[LOOK]..LANES[LOOK + 1] {
+        for lane in BEGINS[LOOK]..end {
             if lane < self.hashes as usize {
                 all &= self.bit(words, place, lane);
             }
@@ -352,4 +357,30 @@ fn contains<H: KeyHash>(layout: FilterLayout, words: &[impl Word], hash: &H) -> 
 #[inline(always)]
 fn block_lanes(hash: &impl KeyHash) -> u64 {
     (hash.filter_lane(2) as u64) << 32 | hash.filter_lane(1) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::{HashFamily, Xxh3};
+
+    /// Also with more hashes than a layout takes.
+    #[test]
+    fn a_filter_contains_what_it_would_take_for_known() {
+        for hashes in (1..=32).step_by(3) {
+            let layout = FilterLayout::partitioned(hashes, 64).expect("a filter");
+            let mut filter = FlowFilter::new(layout);
+            let hash = |flow: u64| Xxh3::hash(&[flow, 1], 7);
+            for flow in 0..150 {
+                filter.insert(&hash(flow));
+            }
+            let mut known = 0;
+            for flow in 0..4_000 {
+                let is_known = filter.clone().insert(&hash(flow));
+                assert_eq!(filter.contains(&hash(flow)), is_known, "{hashes} hashes");
+                known += u32::from(is_known);
+            }
+            assert!((150..4_000).contains(&known), "{known}");
+        }
+    }
 }
