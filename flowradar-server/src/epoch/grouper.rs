@@ -113,7 +113,7 @@ pub struct Grouper {
     waiting: VecDeque<GroupId>,
     timers: BTreeSet<(Duration, GroupId)>,
     decoding: usize,
-    /// Groups in [`Phase::Decoded`].
+    /// Groups in [`Phase::Decoded`]: there may be a thousand, and every report asks how many.
     decoded: usize,
     next_group: u64,
     switches: HashMap<String, SwitchPresence>,
@@ -231,8 +231,8 @@ impl Grouper {
             Feedback::Decoded(id) => {
                 self.decoding = self.decoding.saturating_sub(1);
                 if let Some(group) = self.groups.get_mut(&id) {
+                    self.decoded += usize::from(group.phase != Phase::Decoded);
                     group.phase = Phase::Decoded;
-                    self.decoded += 1;
                     let close_at = *group.close_at.get_or_insert(if group.too_late {
                         now
                     } else {
@@ -320,7 +320,6 @@ impl Grouper {
             .groups
             .get_mut(&id)
             .expect("it was found or made just now");
-        let switch = arrived.switch.clone();
         let report = (arrived.switch.clone(), arrived.key);
         *self.needed.entry(arrived.position.segment).or_default() += 1;
         let outcome = match group.reports.get(&report) {
@@ -351,12 +350,12 @@ impl Grouper {
                 }
             }
         };
+        self.note_epoch(id, &arrived.switch);
         self.actions.push_back(Action::Outcome {
             switch: arrived.switch,
             epoch: arrived.epoch,
             outcome,
         });
-        self.note_epoch(id, &switch);
         self.check_complete(now, id);
     }
 

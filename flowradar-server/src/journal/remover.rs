@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -72,7 +72,7 @@ impl Drop for Remover {
     }
 }
 
-fn run(folder: &std::path::Path, received: &Receiver<(SegmentNumber, u64)>, stuck: &Stuck) {
+fn run(folder: &Path, received: &Receiver<(SegmentNumber, u64)>, stuck: &Stuck) {
     let mut waiting: VecDeque<(SegmentNumber, u64)> = VecDeque::new();
     while let Ok(next) = received.recv() {
         waiting.push_back(next);
