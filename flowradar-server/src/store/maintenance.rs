@@ -5,17 +5,16 @@
 //! new one is thrown away. So storing waits for one short write of the list at most.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
 use parquet::file::metadata::ParquetMetaData;
 
 use super::manifest::{Manifest, StoredFile};
 use super::parquet_files::{self, FileWriter, RowGroupsWriter, file_error};
 use super::view::Shared;
-use super::{Maintainer, Maintenance, MaintenanceOptions, StoreError, TimeRange};
+use super::{Maintainer, Maintenance, MaintenanceOptions, StoreError};
 
 /// So many files of about the same size in an hour are merged.
 const MERGE_FILES: usize = 8;
@@ -122,13 +121,13 @@ impl ParquetMaintainer {
             .files
             .retain(|file| !replaced.contains(file.path.as_str()));
         if before - manifest.files.len() != files.len() {
-            // If it stays it is removed when the store is opened.
-            _ = fs::remove_file(self.shared.folder.join(&merged.path));
+            self.shared.discard(&[merged]);
             return Ok(Merged::GivenUp);
         }
-        manifest.files.push(merged);
+        manifest.files.push(merged.clone());
         let removed: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
-        list.commit(manifest, false, &removed)?;
+        list.commit(manifest, false, &removed)
+            .inspect_err(|_| self.shared.discard(&[merged]))?;
         Ok(Merged::Done)
     }
 
@@ -174,20 +173,13 @@ impl ParquetMaintainer {
         }
         let mut writer = FileWriter::new(folder, number, first_ns)?;
         for (path, open, _) in sources {
-            let mut written = Ok(());
-            let mut write = |batch: &RecordBatch| {
-                if stopped() {
-                    return ControlFlow::Break(());
-                }
-                written = writer.write(batch);
-                if written.is_ok() {
-                    ControlFlow::Continue(())
-                } else {
+            let read = writer.copy(open, &path, |batch| {
+                Ok(if stopped() {
                     ControlFlow::Break(())
-                }
-            };
-            let read = parquet_files::scan_open(open, &path, TimeRange::ALL, None, &mut write)?;
-            written?;
+                } else {
+                    ControlFlow::Continue(batch.clone())
+                })
+            })?;
             if read.is_break() {
                 return Ok(None);
             }

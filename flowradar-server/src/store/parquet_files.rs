@@ -70,6 +70,28 @@ impl FileWriter {
             .map_err(parquet_error("write", &self.file.unfinished))
     }
 
+    /// Writes what `change` makes of the rows of a file, batch by batch, until it breaks off.
+    pub(super) fn copy(
+        &mut self,
+        open: File,
+        path: &Path,
+        mut change: impl FnMut(&RecordBatch) -> Result<ControlFlow<(), RecordBatch>, StoreError>,
+    ) -> Result<ControlFlow<()>, StoreError> {
+        let mut failed = None;
+        let mut write = |batch: &RecordBatch| {
+            let written = change(batch).and_then(|changed| match changed {
+                ControlFlow::Continue(batch) => self.write(&batch).map(ControlFlow::Continue),
+                ControlFlow::Break(()) => Ok(ControlFlow::Break(())),
+            });
+            written.unwrap_or_else(|error| {
+                failed = Some(error);
+                ControlFlow::Break(())
+            })
+        };
+        let read = scan_open(open, path, TimeRange::ALL, None, &mut write)?;
+        failed.map_or(Ok(read), Err)
+    }
+
     /// Completes the file, durably; none if no rows were written.
     pub(super) fn finish(self) -> Result<Option<StoredFile>, StoreError> {
         let Some(times) = self.times else {

@@ -6,7 +6,7 @@
 //! former rows in the same step; [maintenance](super::maintenance) works the same way, beside it.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
+use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use arrow_select::filter::filter_record_batch;
 use super::maintenance::ParquetMaintainer;
 use super::manifest::{Manifest, StoredFile};
 use super::parquet_files::{self, FileWriter, file_error, partition};
-use super::rows::{Replaced, copy, is_replaced, select};
+use super::rows::{Replaced, is_replaced, select};
 use super::view::Shared;
 use super::{FlowReader, FlowStore, Maintainer, StoreError, TimeRange, classic_batch, epoch_batch};
 use crate::classic::ClassicRecord;
@@ -126,8 +126,8 @@ impl ParquetStore {
         }
     }
 
-    /// Writes the pending rows, by hour.
-    fn write_pending(&self) -> Result<Vec<StoredFile>, StoreError> {
+    /// Writes the pending rows, by hour, and appends the files to `written`.
+    fn write_pending(&self, written: &mut Vec<StoredFile>) -> Result<(), StoreError> {
         let mut writers: BTreeMap<String, FileWriter> = BTreeMap::new();
         for pending in &self.pending {
             // A batch of classic records may span hours; it goes with its first.
@@ -142,11 +142,32 @@ impl ParquetStore {
             };
             writer.write(&pending.batch)?;
         }
-        let mut files = vec![];
         for writer in writers.into_values() {
-            files.extend(writer.finish()?);
+            written.extend(writer.finish()?);
         }
-        Ok(files)
+        Ok(())
+    }
+
+    /// Makes a list with the pending rows and without those that they replace. Files are appended to
+    /// `written` as they are written.
+    fn replace_list(&self, written: &mut Vec<StoredFile>) -> Result<(), StoreError> {
+        let list = self.shared.lock_list();
+        let mut manifest = list.manifest();
+        let mut removed = vec![];
+        let mut files = vec![];
+        for file in std::mem::take(&mut manifest.files) {
+            match self.rewrite(&file)? {
+                None => files.push(file),
+                Some(rewritten) => {
+                    removed.push(file.path);
+                    written.extend(rewritten);
+                }
+            }
+        }
+        self.write_pending(written)?;
+        files.extend_from_slice(written);
+        manifest.files = files;
+        list.commit(manifest, true, &removed)
     }
 
     /// Copies a file without the rows of the epochs replaced; none if it has none of them.
@@ -179,10 +200,14 @@ impl ParquetStore {
             return Ok(None);
         }
         let mut writer = FileWriter::new(&self.shared.folder, self.shared.next_file(), from)?;
-        copy(&path, &mut writer, |batch| {
-            select(batch, true, |of, switch| {
+        let open = File::open(&path).map_err(file_error("open", &path))?;
+        _ = writer.copy(open, &path, |batch| {
+            let kept = select(batch, true, |of, switch| {
                 !is_replaced(&self.replaced, of, switch)
-            })
+            });
+            filter_record_batch(batch, &kept)
+                .map(ControlFlow::Continue)
+                .map_err(|error| parquet_files::parquet_error("copy", &path)(error.into()))
         })?;
         writer.finish().map(Some)
     }
@@ -228,22 +253,11 @@ impl FlowStore for ParquetStore {
         if self.pending.is_empty() && self.replaced.is_empty() {
             return Ok(std::mem::take(&mut self.feedback));
         }
-        let list = self.shared.lock_list();
-        let mut manifest = list.manifest();
-        let mut removed = vec![];
-        let mut files = vec![];
-        for file in std::mem::take(&mut manifest.files) {
-            match self.rewrite(&file)? {
-                None => files.push(file),
-                Some(rewritten) => {
-                    removed.push(file.path);
-                    files.extend(rewritten);
-                }
-            }
+        let mut written = vec![];
+        if let Err(error) = self.replace_list(&mut written) {
+            self.shared.discard(&written);
+            return Err(error);
         }
-        files.extend(self.write_pending()?);
-        manifest.files = files;
-        list.commit(manifest, true, &removed)?;
         self.pending.clear();
         self.pending_rows = 0;
         self.replaced = Arc::default();

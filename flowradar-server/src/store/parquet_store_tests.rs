@@ -429,6 +429,37 @@ fn a_merge_whose_files_are_replaced_meanwhile_is_given_up() {
 }
 
 #[test]
+fn attempts_that_fail_leave_no_files() {
+    let folder = TempDir::new().expect("a folder");
+    let mut store = open(&folder);
+    for number in 0..10 {
+        store.append_epoch(&epoch(number, BEGIN_NS + number, &[("a", number)]));
+        store.flush().expect("space");
+    }
+    // The list cannot be written: a folder has the name of its unfinished file.
+    let in_the_way = folder.path().join("manifest.part");
+    fs::create_dir(&in_the_way).expect("a folder");
+    let partition = folder.path().join("day=2023-11-14/hour=22");
+    let files = || fs::read_dir(&partition).expect("a folder").count();
+    store.append_epoch(&DecodedEpoch {
+        may_be_stored: true,
+        ..epoch(5, BEGIN_NS + 5, &[("a", 50)])
+    });
+    let before = rows(&store);
+    for _ in 0..3 {
+        assert!(store.flush().is_err());
+        let done = maintain(&store, 0, KEEP_ALL);
+        assert_eq!((done.merged_files, done.failures.len()), (0, 1));
+        assert_eq!((files(), rows(&store)), (10, before.clone()));
+    }
+    fs::remove_dir(&in_the_way).expect("it is there");
+    store.flush().expect("space");
+    // The file of epoch 5 had no other rows: the new one takes its place.
+    assert_eq!(maintain(&store, 0, KEEP_ALL).merged_files, 10);
+    assert_eq!((files(), rows(&store)), (1, before));
+}
+
+#[test]
 fn what_cannot_be_merged_is_said_and_stays() {
     let folder = TempDir::new().expect("a folder");
     let mut store = open(&folder);

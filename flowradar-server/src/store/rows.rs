@@ -1,16 +1,10 @@
-//! Rows of files: which are of an epoch and switch, and copying them.
+//! Rows of files: which are of an epoch and switch.
 
 use std::collections::{HashMap, HashSet};
-use std::ops::ControlFlow;
-use std::path::Path;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, TimestampNanosecondType, UInt64Type};
 use arrow_array::{Array, BooleanArray, RecordBatch};
-use arrow_select::filter::filter_record_batch;
-
-use super::parquet_files::{self, FileWriter};
-use super::{StoreError, TimeRange};
 
 /// Rows that are replaced: of epochs, by time and number, and of these switches.
 pub(super) type Replaced = HashMap<(i64, u64), HashSet<String>>;
@@ -61,26 +55,4 @@ pub(super) fn select(
         Some(last.1)
     })
     .collect()
-}
-
-/// Copies the rows of a file that `keep` says.
-pub(super) fn copy(
-    path: &Path,
-    writer: &mut FileWriter,
-    keep: impl Fn(&RecordBatch) -> BooleanArray,
-) -> Result<(), StoreError> {
-    let mut failed = None;
-    let mut write = |batch: &RecordBatch| {
-        let kept = filter_record_batch(batch, &keep(batch))
-            .map_err(|error| parquet_files::parquet_error("copy", path)(error.into()));
-        match kept.and_then(|kept| writer.write(&kept)) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
-        }
-    };
-    _ = parquet_files::scan(path, TimeRange::ALL, None, &mut write)?;
-    failed.map_or(Ok(()), Err)
 }

@@ -74,6 +74,20 @@ impl Shared {
         self.next_file.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Removes files that were written for nothing: each attempt has new names, and on a full disk what the
+    /// last one left would keep it full. After an error nobody knows whether the list on disk was replaced,
+    /// so that is looked at.
+    pub(super) fn discard(&self, files: &[StoredFile]) {
+        let Ok(list) = Manifest::read(&self.folder) else {
+            return;
+        };
+        let is_listed = |file: &&StoredFile| list.files.iter().any(|other| other.path == file.path);
+        for file in files.iter().filter(|file| !is_listed(file)) {
+            // One that stays is removed when the store is opened.
+            _ = fs::remove_file(self.folder.join(&file.path));
+        }
+    }
+
     pub(super) fn lock_list(&self) -> ListLock<'_> {
         ListLock {
             shared: self,
